@@ -1,0 +1,1 @@
+"""Drawing from a trained model: solvers, guidance, and the two products."""

@@ -1,0 +1,1 @@
+"""Training: flow matching, losses, optimiser, sharding, checkpoints, and the loop."""
