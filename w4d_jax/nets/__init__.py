@@ -1,0 +1,1 @@
+"""Networks as pure functions: parameters in, arrays out."""
