@@ -1,0 +1,124 @@
+"""Video <-> latent: what the denoiser works on, behind one interface.
+
+A codec is a pytree (pass it to a jitted function as an argument, so that weights are not
+baked into the program) with
+
+    stride            (t, h, w), static
+    channels          C of the latent, static
+    encode(video)     f[B,T,H,W,3] in [-1,1] -> f[B,t,h,w,C], T = 1 + k stride_t, t = 1 + k
+    decode(latent)    the way back
+
+Both are causal in groups: latent frame 0 depends on frame 0 alone, latent frame k on
+nothing after its own group. So the latent of a first image is known before the future is.
+"""
+
+import dataclasses
+import math
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+
+from w4d_jax.types import InputError
+
+
+class Codec(Protocol):
+    """See the module's head."""
+
+    @property
+    def stride(self) -> tuple[int, int, int]: ...
+
+    @property
+    def channels(self) -> int: ...
+
+    def encode(self, video) -> Any: ...
+
+    def decode(self, latent) -> Any: ...
+
+
+def latent_shape(frames: int, height: int, width: int, stride) -> tuple[int, int, int]:
+    """(t, h, w) of the latent, or InputError: 'frames=48: need 4k+1 (try 49)'."""
+    s = stride[0]
+    if frames < 1 or (frames - 1) % s:
+        near = 1 + s * max(0, round((frames - 1) / s))
+        raise InputError(f"frames={frames}: need {s}k+1 (try {near})")
+    for side, value, s in (("height", height, stride[1]), ("width", width, stride[2])):
+        if value < 1 or value % s:
+            near = s * max(1, round(value / s))
+            raise InputError(f"{side}={value}: need a multiple of {s} (try {near})")
+    return 1 + (frames - 1) // stride[0], height // stride[1], width // stride[2]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class CosineCodec:
+    """Weightless and exact: an orthonormal cosine transform of blocks t x h x w of pixels.
+
+    decode(encode(x)) = x to float32 rounding. Frames 4k-3..4k are latent frame k; frame 0
+    is a group of its own, itself repeated, so that a still video has the same latent in
+    every frame and the temporal detail of frame 0 is zero. (Decoding averages its group:
+    noise that a sampler leaves there is projected away.)
+
+    Channels are (frequency, colour), frequencies from low to high with the block's mean
+    first, so that a natural video's energy sits in the first channels. No channel is
+    rescaled, on purpose: squared error of the latent is squared error of the pixels, and
+    white noise of unit variance stays so. Diffusion here is diffusion of pixels in another
+    basis. The mean of a block, sqrt(t h w) times its colour, stands out of the noise up to
+    sigma about 0.9, so that noise levels want a shift of 3 or more. Scaling the channels to
+    equal variance would instead make film grain weigh as much as the layout of the scene.
+    """
+
+    stride: tuple[int, int, int] = dataclasses.field(
+        default=(4, 4, 4), metadata={"static": True}
+    )
+
+    @property
+    def channels(self) -> int:
+        return 3 * math.prod(self.stride)
+
+    def encode(self, video):
+        """f[B,T,H,W,3] -> f[B,t,h,w,C]."""
+        _, frames, height, width, _ = video.shape
+        latent_shape(frames, height, width, self.stride)
+        t, h, w = self.stride
+        video = jnp.concatenate([jnp.repeat(video[:, :1], t - 1, 1), video], 1)
+        x = rearrange(video, "b (t p) (h q) (w r) c -> b t h w p q r c", p=t, q=h, r=w)
+        for axis, size in enumerate(self.stride, start=4):
+            x = _multiply(cosines(size), x, axis)
+        x = rearrange(x, "b t h w p q r c -> b t h w (p q r) c")[..., self._order, :]
+        return rearrange(x, "b t h w f c -> b t h w (f c)")
+
+    def decode(self, latent):
+        """f[B,t,h,w,C] -> f[B,T,H,W,3]."""
+        t, h, w = self.stride
+        x = rearrange(latent, "b t h w (f c) -> b t h w f c", c=3)
+        x = x[..., np.argsort(self._order), :]
+        x = rearrange(x, "b t h w (p q r) c -> b t h w p q r c", p=t, q=h, r=w)
+        for axis, size in enumerate(self.stride, start=4):
+            x = _multiply(cosines(size).T, x, axis)
+        video = rearrange(x, "b t h w p q r c -> b (t p) (h q) (w r) c")
+        return jnp.concatenate([jnp.mean(video[:, :t], 1, keepdims=True), video[:, t:]], 1)
+
+    @property
+    def _order(self) -> np.ndarray:
+        """Frequencies (p q r) of a block from low to high, each axis counting equally."""
+        weight = math.prod(self.stride) // np.array(
+            self.stride
+        )  # whole: no ties by rounding
+        frequency = np.tensordot(weight, np.indices(self.stride), 1)
+        return np.argsort(frequency.ravel(), kind="stable")
+
+
+def cosines(n: int) -> np.ndarray:
+    """The orthonormal cosine transform (type II): row k is frequency k. f32[n,n]."""
+    k, i = np.arange(n)[:, None], np.arange(n)[None]
+    basis = np.sqrt(2 / n) * np.cos(np.pi * k * (i + 0.5) / n)
+    basis[0] = np.sqrt(1 / n)
+    return basis.astype(np.float32)
+
+
+def _multiply(matrix, x, axis: int):
+    y = jnp.tensordot(matrix, x, axes=(1, axis), precision="highest")
+    return jnp.moveaxis(y, 0, axis)
