@@ -33,8 +33,8 @@ ROOM = np.array([[-1.2, -1.6, 0.0], [2.0, 1.6, 2.2]])  # its floor is the table
 # Where the fixed cameras stand and look, and how far either may be off (metres); half the
 # vertical field of view is FIELD of a metre at the point looked at.
 STANDS = {
-    "front": ((1.30, 0.0, 0.62), (0.51, 0.0, 0.07)),
-    "side": ((0.52, 0.88, 0.52), (0.51, 0.0, 0.07)),
+    "front": ((1.30, 0.0, 0.62), (0.51, 0.0, 0.10)),
+    "side": ((0.52, 0.88, 0.52), (0.51, 0.0, 0.10)),
 }
 JITTER, FIELD = 0.04, 0.31
 WRIST_FIELD = 0.85  # tangent of half the wrist camera's field of view
@@ -87,10 +87,9 @@ def sample_cameras(rng, height: int, width: int) -> dict[str, Camera]:
     return cameras
 
 
-def wrist_camera(world_from_camera, height: int, width: int) -> Camera:
+def wrist_camera(cam_from_world, height: int, width: int) -> Camera:
     """The moving camera at poses f32[T,4,4]."""
-    K = _intrinsics(WRIST_FIELD, height, width)
-    return Camera(width, height, K, np.asarray(se3.invert(world_from_camera)))
+    return Camera(width, height, _intrinsics(WRIST_FIELD, height, width), cam_from_world)
 
 
 def scene(robot, blocks: Blocks, look: Look) -> Triangles:

@@ -1,15 +1,23 @@
 """Simulated episodes as a grain random-access source."""
 
+from functools import lru_cache, partial
+
+import jax
 import numpy as np
 
 from w4d_jax.data.sim import draw, script, world
-from w4d_jax.kin import load_robot, se3
+from w4d_jax.kin import Robot, load_robot, se3
 from w4d_jax.kin.inverse import inverse
 from w4d_jax.types import Clip, InputError
 
-ROBOT = "panda_w4d"
 VIEWS = ("front", "side", "wrist")
 READY = np.array([0, 0.2, 0, -2.2, 0, 2.4, 0.785, 0.04], np.float32)  # over the table
+
+
+@lru_cache
+def arm() -> Robot:
+    """One robot for all sources: what is compiled for it is compiled once."""
+    return load_robot(world.ARM)
 
 
 class SimSource:
@@ -35,20 +43,16 @@ class SimSource:
                 raise InputError(
                     f"simulated {kind}s {list(given)}: need some of {list(known)}"
                 )
-        if (
-            seed < 0
-            or count < 1
-            or min(frames, height, width) < 1
-            or not 0 <= near_miss <= 1
-        ):
+        sizes = min(count, frames, height, width)
+        if seed < 0 or sizes < 1 or not 0 <= near_miss <= 1:
             raise InputError(
-                f"simulation: seed {seed}, count {count}, frames {frames}, size {height}x{width}, "
-                f"near_miss {near_miss}; need seed >= 0, near_miss in [0, 1] and the rest >= 1"
+                f"simulation: seed {seed}, count {count}, frames {frames}, size "
+                f"{height}x{width}, near_miss {near_miss:g}; need seed >= 0, near_miss in "
+                "[0, 1], the rest >= 1"
             )
         self.seed, self.count, self.frames = seed, count, frames
         self.height, self.width = height, width
         self.views, self.near_miss, self.tasks = tuple(views), near_miss, tuple(tasks)
-        self.robot = load_robot(world.ARM)
 
     def __len__(self) -> int:
         return self.count
@@ -67,29 +71,28 @@ class SimSource:
         look = draw.sample_look(rng, len(blocks.yaw))
         cameras = draw.sample_cameras(rng, self.height, self.width)
 
-        control = command(self.robot, path)
+        robot = arm()
+        control = command(robot, path)
         motion = world.roll(blocks, control)
         at = np.round(np.linspace(0, len(control), self.frames)).astype(int)
         joints = motion.joints[at].astype(np.float32)
         objects = motion.objects[at].astype(np.float32)
-        ordered = np.concatenate([control, control[-1:]])[at]
+        ordered = np.concatenate([control, control[-1:]])[at].astype(np.float32)
 
-        hand = np.asarray(
-            self.robot.link_poses(joints)[:, self.robot.link_index("wrist_camera")]
-        )
-        cameras["wrist"] = draw.wrist_camera(hand, self.height, self.width)
-        triangles = draw.scene(self.robot, blocks, look)
+        wrist, tool = jax.device_get(follow_hand(robot, joints, ordered))
+        cameras["wrist"] = draw.wrist_camera(wrist, self.height, self.width)
+        triangles = draw.scene(robot, blocks, look)
         return Clip(
             id=f"sim-{self.seed}-{index}",
             views={
                 name: draw.shoot(
-                    self.robot, triangles, joints, objects, cameras[name], look.light
+                    robot, triangles, joints, objects, cameras[name], look.light
                 )
                 for name in self.views
             },
-            joint_names=self.robot.joint_names,
+            joint_names=robot.joint_names,
             joints=joints,
-            actions=tool_actions(self.robot, ordered),
+            actions=np.column_stack([tool, ordered[:, 7]]),
             objects=objects,
             fps=max(self.frames - 1, 1) / (len(control) * world.STEP),
             meta={
@@ -98,12 +101,12 @@ class SimSource:
                 "near_miss": task.near_miss,
                 "target": task.target,
                 "goal": task.goal.tolist(),
-                "language": sentence(task, look.names),
+                "language": script.sentence(task, blocks, look.names),
                 "block_colors": look.blocks.tolist(),
                 "block_size": blocks.half.tolist(),
-                "robot": ROBOT,
+                "robot": robot.name,
                 "tool": "tool",
-                "reach": self.robot.reach,
+                "reach": robot.reach,
             },
         )
 
@@ -113,9 +116,8 @@ def command(robot, path: script.Path) -> np.ndarray:
     linear between the path's knots."""
     found = inverse(robot, "tool", path.xyz_quat.astype(np.float32), READY)
     if not found.reached.all():
-        raise RuntimeError(
-            f"the script leads {found.position_error.max():.3f} m out of reach"
-        )
+        gap = found.position_error.max()
+        raise RuntimeError(f"the script leads the hand {gap:.3f} m out of reach")
     steps = round(path.seconds / world.STEP)
     knot = np.linspace(0, len(path.yaw) - 1, steps)
     low = np.minimum(knot.astype(int), len(path.yaw) - 2)
@@ -123,18 +125,10 @@ def command(robot, path: script.Path) -> np.ndarray:
     return value[low] + (knot - low)[:, None] * (value[low + 1] - value[low])
 
 
-def tool_actions(robot, control) -> np.ndarray:
-    """Commanded joints and opening f64[T,8] -> the tool's place f32[T,7] and the opening."""
-    q = np.column_stack([control[:, :7], control[:, 7] / 2]).astype(np.float32)
-    tool = robot.link_poses(q)[:, robot.link_index("tool")]
-    return np.column_stack([se3.xyz_quat_from_pose(tool), control[:, 7]]).astype(np.float32)
-
-
-def sentence(task: script.Task, colors: list[str]) -> str:
-    """What the script was told to do, in words."""
-    block = f"the {colors[task.target]} block"
-    if task.name == "pick":
-        return f"pick up {block}"
-    if task.name == "push":
-        return f"push {block}"
-    return f"put {block} on the {colors[task.base]} block"
+@partial(jax.jit, static_argnums=0)
+def follow_hand(robot, joints, control):
+    """Measured joints f32[T,8], commands f32[T,8] (seven angles and the opening) ->
+    the wrist camera's cam_from_world f32[T,4,4], the commanded tool f32[T,7]."""
+    camera = robot.link_poses(joints)[:, robot.link_index("wrist_camera")]
+    wanted = robot.link_poses(control.at[:, 7].divide(2.0))[:, robot.link_index("tool")]
+    return se3.invert(camera), se3.xyz_quat_from_pose(wanted)

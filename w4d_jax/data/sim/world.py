@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import mujoco
-import mujoco.rollout
 import numpy as np
+from mujoco import rollout
 
 ARM = Path(__file__).parents[1] / "assets" / "panda_w4d.xml"
 STEP = 0.005  # seconds
@@ -53,9 +53,9 @@ def roll(blocks: Blocks, control) -> Motion:
     data.qpos[:] = np.concatenate([control[0, :7], [finger, finger], blocks.poses.ravel()])
     start = np.empty(mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS))
     mujoco.mj_getState(model, data, start, mujoco.mjtState.mjSTATE_FULLPHYSICS)
-    states, _ = mujoco.rollout.rollout(model, data, start[None], control[None])
+    states, _ = rollout.rollout(model, data, start[None], control[None])
     # A full state is time, qpos, qvel.
-    qpos = np.concatenate([start[None], states[0]])[:, 1 : 1 + model.nq]
+    qpos = np.concatenate([start[None], np.asarray(states)[0]])[:, 1 : 1 + model.nq]
     return Motion(joints=qpos[:, :8], objects=qpos[:, 9:].reshape(len(qpos), -1, 7))
 
 
