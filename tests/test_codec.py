@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.fft import dctn
 
-from w4d_jax.nets.codec import CosineCodec, latent_shape
+from w4d_jax.nets.codec import CosineCodec
+from w4d_jax.nets.grid import latent_shape
 from w4d_jax.types import InputError
 
 encode = jax.jit(lambda codec, x: codec.encode(x))

@@ -1,0 +1,88 @@
+"""What Kinema4D's network is told beside the noise, from what is known beforehand.
+
+The condition has M + C channels: M = stride_t mask channels (the video frames of a latent
+frame), then the latent of a video that holds only the first image. Modalities are joined
+along the width, RGB left and pointmap right.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from w4d_jax.nets.grid import latent_shape
+
+# The authors' statistics of pointmap latents, on top of the VAE's own normalisation.
+POINTMAP_MEAN, POINTMAP_STD = -0.17, 1.36
+
+
+def held(image, frames: int):
+    """A video that repeats the image f[B,H,W,C] -> f[B,T,H,W,C]: every frame's tokens know
+    the scene, which is what lets a small model learn."""
+    return jnp.repeat(image[:, None], frames, 1)
+
+
+def then_grey(image, frames: int):
+    """The image, then mid-grey frames (0): Wan2.1's condition video, and the reference's."""
+    return jnp.pad(image[:, None], ((0, 0), (0, frames - 1), (0, 0), (0, 0), (0, 0)))
+
+
+def uniform_pointmap(height: int, width: int) -> np.ndarray:
+    """The constant ramp that stands in for the unknown first geometry, f32[H,W,3] in [0,1].
+
+    x from left to right, y from top to bottom, z from 1 at the top to 0. The network sees
+    2 x - 1 of it.
+    """
+    x, y = np.linspace(0, 1, width), np.linspace(0, 1, height)
+    z = (1 - y) / (1 + 1e-8)
+    grid = np.stack(np.broadcast_arrays(x[None], y[:, None], z[:, None]), -1)
+    return grid.astype(np.float32)
+
+
+def first_frame_mask(shape: tuple[int, int, int], channels: int) -> np.ndarray:
+    """Which condition latents hold the first image: f32[t,h,2w,M] on a grid (t,h,w).
+
+    Latent frame 0 is 1 for RGB and 0.5 for the pointmap, which is only the uniform ramp.
+    """
+    t, h, w = shape
+    mask = np.zeros((t, h, 2 * w, channels), np.float32)
+    mask[0, :, :w], mask[0, :, w:] = 1.0, 0.5
+    return mask
+
+
+def latent_mask(mask, stride: tuple[int, int, int]):
+    """Robot mask in pixels [B,T,H,W] -> f32[B,t,h,w]: the top left pixel of each cell, united
+    over each group of frames; frame 0 is a group of its own."""
+    batch, frames, height, width = mask.shape
+    t, h, w = latent_shape(frames, height, width, stride)
+    mask = mask[:, :, :: stride[1], :: stride[2]].astype(jnp.float32)
+    later = mask[:, 1:].reshape(batch, t - 1, stride[0], h, w).max(2)
+    return jnp.concatenate([mask[:, :1], later], 1)
+
+
+def soften(key, mask, share: float = 0.1):
+    """Training's soft mask: int(share x ones) of the ones, drawn without replacement over
+    the whole batch, become 0.5, so that the network does not trust the mask blindly."""
+    return soften_first(mask, jax.random.uniform(key, mask.shape), share)
+
+
+def soften_first(mask, order, share: float = 0.1):
+    """The same with the draw given: the ones that come first by `order` become 0.5."""
+    ones = mask == 1
+    rank = jnp.argsort(jnp.argsort(jnp.where(ones, order, jnp.inf).ravel()))
+    chosen = rank.reshape(mask.shape) < jnp.floor(share * ones.sum())
+    return jnp.where(ones & chosen, 0.5, mask)
+
+
+def mask_channels(mask, channels: int):
+    """f[B,t,h,w] -> f[B,t,h,w,M]: the reference repeats the robot's mask in all M."""
+    return jnp.repeat(mask[..., None], channels, -1)
+
+
+def scaled_pointmap(latent):
+    """(z + 0.17) / 1.36: the reference's pointmap latents, at about unit variance."""
+    return (latent - POINTMAP_MEAN) / POINTMAP_STD
+
+
+def unscaled_pointmap(latent):
+    """The inverse of `scaled_pointmap`, before decoding."""
+    return latent * POINTMAP_STD + POINTMAP_MEAN
