@@ -1,4 +1,4 @@
-"""The store: bit-exact, complete or absent, and when damaged an InputError, nothing else."""
+"""The store: bit-exact, complete or absent, and when damaged an InputError, no more."""
 
 import json
 import shutil
@@ -297,3 +297,11 @@ def test_another_schema_is_named():
     forged = RECORD[:8] + struct.pack("<I", zlib.crc32(body)) + body
     with pytest.raises(InputError, match="schema 9, this version reads 1"):
         record.unpack(forged)
+
+
+def test_only_the_views_asked_for_are_read(store):
+    path, clips = store
+    got = StoreSource(path, views=("wrist",))[1]
+    assert_same(clips[1]._replace(views={"wrist": clips[1].views["wrist"]}), got)
+    with pytest.raises(InputError, match=r"views \['top'\]: it has \['front', 'wrist'\]"):
+        StoreSource(path, views=("top",))[0]

@@ -50,8 +50,11 @@ def pack(clip: Clip) -> bytes:
     return _MAGIC + struct.pack("<I", zlib.crc32(body)) + body
 
 
-def unpack(record: bytes) -> Clip:
-    """The clip of a record; InputError says what is wrong with it."""
+def unpack(record: bytes, views: tuple[str, ...] | None = None) -> Clip:
+    """The clip of a record, with all its views or only those named, which saves time.
+
+    InputError says what is wrong with the record.
+    """
     if record[:8] != _MAGIC or len(record) < 16:
         raise InputError("not a clip of w4d_jax (foreign or truncated record)")
     crc, length = struct.unpack_from("<II", record, 8)
@@ -61,15 +64,19 @@ def unpack(record: bytes) -> Clip:
         header = json.loads(record[16 : 16 + length])
         if header["schema"] != SCHEMA:
             raise InputError(f"schema {header['schema']}, this version reads {SCHEMA}")
-        arrays = _arrays(header["arrays"], record, 16 + length)
-        names = dict.fromkeys(a.rpartition("/")[0] for a in arrays if "/" in a)
+        slices = _slices(header["arrays"], record, 16 + length)
+        stored = list(
+            dict.fromkeys(name.rpartition("/")[0] for name in slices if "/" in name)
+        )
+        if views is not None and set(views) - set(stored):
+            raise InputError(f"views {list(views)}: it has {stored}")
         clip = Clip(
             id=header["id"],
-            views={name: _view(name, arrays) for name in names},
+            views={view: _view(view, slices) for view in views or stored},
             joint_names=tuple(header["joint_names"]),
-            joints=arrays["joints"],
-            actions=arrays["actions"],
-            objects=arrays["objects"],
+            joints=_array("joints", slices),
+            actions=_array("actions", slices),
+            objects=_array("objects", slices),
             fps=header["fps"],
             meta=header["meta"],
         )
@@ -119,32 +126,34 @@ def _is_video(name: str) -> bool:
     return name.rpartition("/")[2] in _VIDEOS
 
 
-def _arrays(entries, record: bytes, start: int) -> dict[str, np.ndarray]:
-    """The named arrays of a record. Sizes are compared before anything is allocated."""
-    arrays = {}
+def _slices(entries, record: bytes, start: int) -> dict[str, tuple]:
+    """Name -> (bytes u8[n], dtype, shape), all inside the record."""
+    slices = {}
     for name, dtype, shape in entries:
         if dtype not in _DTYPES or not all(type(n) is int and n >= 0 for n in shape):
             raise InputError(f"{name}: {dtype}{shape} is no array of a clip")
-        count = math.prod(shape)
-        size = count * np.dtype(dtype).itemsize
+        size = math.prod(shape) * np.dtype(dtype).itemsize
         if start + size > len(record):
             raise InputError(f"{name}: ends at byte {start + size} of {len(record)}")
-        flat = np.frombuffer(record, np.uint8, size, start)
-        if _is_video(name):
-            arrays[name] = _integrate(flat, np.dtype(dtype), shape)
-        else:
-            arrays[name] = flat.view(dtype).reshape(shape).copy()
+        slices[name] = np.frombuffer(record, np.uint8, size, start), dtype, shape
         start += size
     if start != len(record):
         raise InputError(f"{len(record) - start} bytes too many")
-    return arrays
+    return slices
 
 
-def _view(name: str, arrays: dict[str, np.ndarray]) -> View:
-    rgb, depth, robot_depth = (arrays[f"{name}/{part}"] for part in _VIDEOS)
+def _array(name: str, slices: dict[str, tuple]) -> np.ndarray:
+    flat, dtype, shape = slices[name]
+    if _is_video(name):
+        return _integrate(flat, dtype, shape)
+    return flat.view(dtype).reshape(shape).copy()
+
+
+def _view(view: str, slices: dict[str, tuple]) -> View:
+    rgb, depth, robot_depth = (_array(f"{view}/{part}", slices) for part in _VIDEOS)
+    K, pose = (_array(f"{view}/{part}", slices) for part in ("K", "cam_from_world"))
     _, height, width, _ = rgb.shape
-    camera = Camera(width, height, arrays[f"{name}/K"], arrays[f"{name}/cam_from_world"])
-    return View(camera, rgb, depth, robot_depth)
+    return View(Camera(width, height, K, pose), rgb, depth, robot_depth)
 
 
 def _difference(video: np.ndarray) -> np.ndarray:
@@ -157,7 +166,7 @@ def _difference(video: np.ndarray) -> np.ndarray:
     return planes
 
 
-def _integrate(flat: np.ndarray, dtype: np.dtype, shape: list[int]) -> np.ndarray:
+def _integrate(flat: np.ndarray, dtype: str, shape: list[int]) -> np.ndarray:
     """Undoes `_difference`."""
     planes = flat.reshape(-1, *shape[:3]).copy()
     for t in range(1, shape[0]):

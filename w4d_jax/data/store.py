@@ -69,10 +69,13 @@ def write(path, source, *, label: str, shard_clips: int = 64, progress=iter) -> 
 
 
 class StoreSource:
-    """The clips of a store by index. Files open when first read; safe for threads."""
+    """The clips of a store by index. Files open when first read; safe for threads.
 
-    def __init__(self, path):
-        self.path = Path(path)
+    views: those to read; the others are not decoded. None reads all.
+    """
+
+    def __init__(self, path, views: tuple[str, ...] | None = None):
+        self.path, self.views = Path(path), views
         shards = _read_index(self.path / "index.json")["shards"]
         for shard in shards:
             file = self.path / shard["file"]
@@ -94,6 +97,9 @@ class StoreSource:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __repr__(self) -> str:
+        return f"StoreSource({self.path}, {self.views})"
+
     def __getitem__(self, i) -> Clip:
         i = operator.index(i)
         if not 0 <= i < len(self):
@@ -106,7 +112,7 @@ class StoreSource:
         except Exception as error:
             raise InputError(f"{place}: cannot read it ({error})") from error
         try:
-            return record.unpack(data)
+            return record.unpack(data, self.views)
         except InputError as error:
             raise InputError(f"{place}: {error}") from error
 

@@ -1,0 +1,159 @@
+"""Clips -> batches for training: a grain dataset whose iterator can be saved and resumed.
+
+An item is one view of one clip. Time: `frames` frames uniformly over the whole episode, the
+first and the last always among them, so that a sample holds the act from start to end.
+Space: the largest centred crop of the target's aspect, then RGB by an antialiased filter
+and depths by the nearest pixel (a mean of two surfaces lies on neither); K follows exactly.
+"""
+
+import dataclasses
+from typing import Any
+
+import grain
+import numpy as np
+from PIL import Image
+
+from w4d_jax.data.skip import SkipBad
+from w4d_jax.kin.control import normaliser
+from w4d_jax.types import Camera, Clip, InputError, View
+
+
+def batches(
+    source,
+    *,
+    batch: int,
+    frames: int,
+    height: int,
+    width: int,
+    view: str | tuple[str, ...],
+    multiple: int = 1,
+    seed: int = 0,
+    shuffle: bool = True,
+    repeat: bool = True,
+    shard: tuple[int, int] = (0, 1),
+    bad_share: float = 0.0,
+    threads: int = 2,
+    prefetch: int = 4,
+) -> grain.IterDataset:
+    """Batches of this host's part of `source`, a random-access source of Clip.
+
+    rgb u8[B,T,H,W,3], depth and robot_depth f32[B,T,H,W], K f32[B,3,3], cam_from_world
+    f32[B,T,4,4], center f32[B,3] and scale f32[B] (kin/control.py), id str[B]: "clip/view".
+
+    batch: clips on this host. view: one name, or several to take each clip once by each.
+    multiple: what both sides must be divisible by (VAE stride x patch).
+    repeat: endless, in a new order each time round; else one pass, the last batch shorter.
+    shard: (this host, number of hosts); every clip goes to exactly one host a pass.
+    bad_share: the share of unusable items to skip (`SkipBad`).
+    threads: of this process. `iter(...)` has get_state() and set_state(), bit-exact.
+    """
+    check_sizes(frames, height, width, multiple)
+    views = (view,) if isinstance(view, str) else tuple(view)
+    items = SkipBad(_Samples(source, views, frames, height, width), bad_share)
+    host, hosts = shard
+    if not 0 <= host < hosts:
+        raise InputError(f"shard {host} of {hosts}: need 0 <= shard < {hosts}")
+    share = len(range(host, len(items), hosts))
+    if batch < 1 or share < (batch if repeat else 1):
+        raise InputError(
+            f"batch={batch}: host {host} of {hosts} has {share} of {len(items)} items"
+        )
+    data = grain.MapDataset.source(items).seed(seed)
+    if shuffle:
+        data = data.shuffle()
+    if repeat:
+        data = data.repeat()
+    data = data[host::hosts].batch(batch, drop_remainder=repeat)
+    return data.to_iter_dataset(grain.ReadOptions(threads, prefetch))
+
+
+def check_sizes(frames: int, height: int, width: int, multiple: int = 1) -> None:
+    """InputError unless the causal VAE can take such a clip."""
+    if frames < 1 or frames % 4 != 1:
+        raise InputError(
+            f"frames={frames}: need 4k+1 (try {max(1, 4 * round(frames / 4) + 1)})"
+        )
+    for name, side in (("height", height), ("width", width)):
+        if side < 1 or side % multiple:
+            near = max(multiple, multiple * round(side / multiple))
+            raise InputError(f"{name}={side}: need a multiple of {multiple} (try {near})")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Samples:
+    """Item i is view i % V of clip i // V, cut to size."""
+
+    source: Any  # random access to Clip
+    views: tuple[str, ...]
+    frames: int
+    height: int
+    width: int
+
+    def __len__(self) -> int:
+        return len(self.source) * len(self.views)
+
+    def __getitem__(self, index: int) -> dict:
+        clip, view = divmod(index, len(self.views))
+        size = self.frames, self.height, self.width
+        return sample(self.source[clip], self.views[view], *size)
+
+
+def sample(clip: Clip, view: str, frames: int, height: int, width: int) -> dict:
+    """One item of `batches`, without the leading axis."""
+    if view not in clip.views:
+        raise InputError(f"clip {clip.id}: no view {view!r}, it has {list(clip.views)}")
+    if "reach" not in clip.meta:
+        raise InputError(
+            f"clip {clip.id}: meta has no 'reach' of the robot; prepare it again"
+        )
+    if not clip.meta.get("calibrated", {}).get(view, True):
+        raise InputError(
+            f"clip {clip.id}: view {view!r} is uncalibrated; prepare with its camera"
+        )
+    camera, rgb, depth, robot_depth = cut(
+        clip.views[view], pick(clip, frames), height, width
+    )
+    center, scale = normaliser(clip.meta["reach"], camera)
+    return {
+        "rgb": rgb,
+        "depth": depth,
+        "robot_depth": robot_depth,
+        "K": camera.K,
+        "cam_from_world": camera.cam_from_world,
+        "center": np.asarray(center, np.float32),
+        "scale": np.asarray(scale, np.float32),
+        "id": f"{clip.id}/{view}",
+    }
+
+
+def pick(clip: Clip, frames: int) -> np.ndarray:
+    """i64[frames]: uniform over the clip, ends included, no frame twice."""
+    have = len(clip.joints)
+    if have < frames:
+        fit = (have - 1) // 4 * 4 + 1
+        raise InputError(f"clip {clip.id}: {have} frames, need {frames} (try frames={fit})")
+    return np.round(np.linspace(0, have - 1, frames)).astype(int)
+
+
+def cut(view: View, at: np.ndarray, height: int, width: int) -> View:
+    """The frames `at` of a view, centre-cropped to height : width and resized; T poses."""
+    camera, rgb, depth, robot_depth = view
+    high = min(camera.height, max(1, round(camera.width * height / width)))
+    wide = min(camera.width, max(1, round(camera.height * width / height)))
+    top, left = (camera.height - high) // 2, (camera.width - wide) // 2
+    K = camera.K - np.array([[0, 0, left], [0, 0, top], [0, 0, 0]], np.float32)
+    poses = camera.cam_from_world
+    poses = poses[at] if poses.ndim == 3 else np.tile(poses, (len(at), 1, 1))
+    # The source pixel whose centre is nearest to that of each target pixel.
+    rows = top + ((np.arange(height) + 0.5) * high / height).astype(int)
+    columns = left + ((np.arange(width) + 0.5) * wide / width).astype(int)
+    nearest = np.ix_(at, rows, columns)
+    box = (left, top, left + wide, top + high)
+    images = (Image.fromarray(frame).crop(box) for frame in rgb[at])
+    smooth = [image.resize((width, height), Image.Resampling.BILINEAR) for image in images]
+    return View(
+        Camera(wide, high, K, poses).resized(height, width),
+        np.stack([np.asarray(image) for image in smooth]),
+        depth[nearest],
+        robot_depth[nearest],
+    )
