@@ -1,12 +1,12 @@
-"""Triangles -> depth and triangle id at pixel centres: exact coverage, z-buffer, any XLA device.
+"""Triangles -> depth and triangle at pixel centres: exact coverage, z-buffer, any XLA device.
 
-Each triangle lists the pixels of its bounding box; a chunk takes as many as it holds from
+Each triangle lists the pixels of its bounding box. A chunk takes the next few thousand from
 the lists laid end to end, tests each (triangle, pixel) pair and scatters the depths that pass
-into the z-buffer. Chunks follow until the lists are empty. Time follows the summed box areas,
-memory the chunk's size, whatever the overdraw: nothing overflows, nothing is approximated.
+into the z-buffer. Time follows the summed box areas, memory the chunk and the image, whatever
+the overdraw: nothing overflows, nothing is approximated.
 """
 
-from functools import partial
+from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,8 @@ def rasterize(corners, K, height: int, width: int, near: float = 0.01):
 @partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4))
 def rasterize_planar(corners, K, height: int, width: int, near: float = 0.01):
     """`rasterize` for corners f32[3,3,N] (coordinate, corner, triangle): the fast layout."""
-    clip = jnp.einsum("ij,jcn->icn", K, corners, precision="highest")
+    x, y, z = corners
+    clip = K[0, 0] * x + K[0, 1] * y + K[0, 2] * z, K[1, 1] * y + K[1, 2] * z, z
     return _scan_convert(clip, height, width, near)
 
 
@@ -58,7 +59,7 @@ def _rasterize_jvp(height, width, near, primals, tangents):
     ray, ray_change = jax.jvp(rays, (K,), (tangents[1],))
     hit = of(corners)  # f32[3,3,H,W]
     e, total, _ = _edge_products(hit, ray[0], ray[1])
-    barycentric = e / jnp.where(total > 0, total, 1.0)
+    barycentric = jnp.stack(e) / jnp.where(total > 0, total, 1.0)
     normal = jnp.cross(hit[:, 1] - hit[:, 0], hit[:, 2] - hit[:, 0], axis=0)
     along = jnp.sum(normal * ray, 0)
     per_ray = normal / jnp.where(seen & (along < 0), along, -jnp.inf)
@@ -68,51 +69,95 @@ def _rasterize_jvp(height, width, near, primals, tangents):
 
 
 def _scan_convert(clip, height: int, width: int, near: float):
-    """`rasterize` of corners multiplied by K: clip f32[3,3,N] (coordinate, corner, triangle)."""
-    count, pixels = clip.shape[-1], height * width
+    """Depth and triangle of corners x, y, z f32[3,N] multiplied by K."""
+    count, pixels = clip[2].shape[-1], height * width
+    chunk = _chunk_size(pixels)
     left, top, columns, area = _boxes(clip, height, width, near)
-    chunk = _chunk_size(count, pixels)
-    index = jnp.arange(count, dtype=jnp.int32)
-    slots = jnp.arange(chunk, dtype=jnp.int32)
+    slot = jnp.arange(chunk, dtype=jnp.int32)
+
+    # The triangles that have pixels to test, in order.
+    rank = _running_sum((area > 0).astype(jnp.int32), count)
+    listed = jnp.zeros(count + chunk, jnp.int32)
+    listed = listed.at[jnp.where(area > 0, rank - 1, count + chunk)].set(
+        jnp.arange(count, dtype=jnp.int32), mode="drop"
+    )
 
     def draw(state):
-        _, drawn, zbuffer, ids = state
-        # A sum that saturates at the chunk's size is associative and cannot overflow.
-        end = lax.associative_scan(lambda a, b: jnp.minimum(a + b, chunk), area - drawn)
+        """Tests the next `chunk` pixels: from the `first` listed triangle, `skip` pixels in."""
+        first, skip, zbuffer, ids = state
+        triangle = lax.dynamic_slice(listed, (first,), (chunk,))
+        remaining = jnp.where(first + slot < rank[-1], _take(area, triangle), 0)
+        remaining = remaining.at[0].add(-skip)
+        end = _running_sum(remaining, chunk)
         start = jnp.pad(end[:-1], (1, 0))
-        # Whose pixel is slot s? Mark where each list starts, carry the marks forwards.
-        marks = jnp.where(end > start, start, chunk)
-        owner = jnp.zeros(chunk, jnp.int32).at[marks].set(index, mode="drop")
-        owner = lax.associative_scan(jnp.maximum, owner)
+        finished = jnp.sum((end - start == remaining) & (remaining > 0), dtype=jnp.int32)
+        # Slot s tests a pixel of the last triangle whose pixels start at or before it.
+        owner = jnp.zeros(chunk, jnp.int32).at[start].add(1, mode="drop")
+        owner = _running_sum(owner, chunk) - 1
+        step = slot - _take(start, owner) + jnp.where(owner == 0, skip, 0)
+        owner = _take(triangle, owner)
 
-        def of(values):
-            return values.at[..., owner].get(mode="promise_in_bounds")
-
-        step, across = slots + of(drawn - start), of(columns)
-        row = step // jnp.maximum(across, 1)
-        x, y = of(left) + step - row * across, of(top) + row
-        triangle = of(clip)
-        e, total, hits = _edge_products(triangle, x + 0.5, y + 0.5)
-        z = jnp.sum(e * triangle[2], 0) / total
-        inside = hits & (z >= near) & (slots < end[-1])
-        pixel = jnp.where(inside, y * width + x, pixels)
+        fields = *(row for plane in clip for row in plane), left, top, columns
+        fields = lax.optimization_barrier(
+            [step, *(_take(field, owner) for field in fields)]
+        )
+        step, *corners, x, y, across = fields
+        row = _divide(step, across)
+        x, y = x + step - row * across, y + row
+        x_, y_, z_ = corners[:3], corners[3:6], corners[6:]
+        e, total, hits = _edge_products((x_, y_, z_), x + 0.5, y + 0.5)
+        z = (e[0] * z_[0] + e[1] * z_[1] + e[2] * z_[2]) / total
+        inside = hits & (z >= near) & (slot < end[-1])
+        z, pixel = lax.optimization_barrier((z, jnp.where(inside, y * width + x, pixels)))
 
         nearest = zbuffer.at[pixel].min(z, mode="drop")
         ids = jnp.where(nearest < zbuffer, count, ids)
-        seen = inside & (z == nearest.at[pixel].get(mode="clip"))
+        seen = z == nearest.at[pixel].get(mode="fill", fill_value=-1.0)
         ids = ids.at[jnp.where(seen, pixel, pixels)].min(owner, mode="drop")
-        return end[-1] == chunk, drawn + end - start, nearest, ids
+        drawn = (end - start).at[0].add(skip)
+        skip = drawn.at[finished].get(mode="fill", fill_value=0)
+        return first + finished, skip, nearest, ids
 
-    zbuffer, ids = jnp.full(pixels, jnp.inf), jnp.full(pixels, count, jnp.int32)
-    state = jnp.any(area > 0), jnp.zeros_like(area), zbuffer, ids
-    _, _, zbuffer, ids = lax.while_loop(lambda state: state[0], draw, state)
+    state = 0, 0, jnp.full(pixels, jnp.inf), jnp.full(pixels, count, jnp.int32)
+    _, _, zbuffer, ids = lax.while_loop(lambda state: state[0] < rank[-1], draw, state)
     nothing = ids == count
     depth = jnp.where(nothing, 0.0, zbuffer).reshape(height, width)
     return depth, jnp.where(nothing, -1, ids).reshape(height, width)
 
 
-def _chunk_size(count: int, pixels: int) -> int:
-    return min(max(count, pixels // 2, 4096), 1 << 18)
+def _take(values, index):
+    return values.at[index].get(mode="promise_in_bounds")
+
+
+def _divide(a, b):
+    """a // b for i32 in [0, 2**28], quotient < 2**15: CPUs have no vector integer division."""
+    quotient = (a.astype(jnp.float32) / b.astype(jnp.float32)).astype(jnp.int32)
+    rest = a - quotient * b
+    return quotient + (rest >= b) - (rest < 0)
+
+
+def _chunk_size(pixels: int) -> int:
+    """Pairs tested at once: small images waste little, large ones amortise the loop."""
+    return 4096 if pixels < 1 << 16 else 32768
+
+
+def _running_sum(values, limit: int):
+    """min(cumsum(values), limit) of i32[n] >= 0 as two products with a triangle of ones.
+
+    Exact while limit <= 2**18 or the whole sum < 2**24: float32 holds every such integer,
+    and a block's sum is cut to the limit before blocks are summed.
+    """
+    blocks = jnp.pad(values, (0, -values.size % 4096)).reshape(-1, 64, 64)
+    blocks = jnp.minimum(blocks, limit).astype(jnp.float32)
+    upto = np.triu(np.ones((64, 64), np.float32))
+    before = upto - np.eye(64, dtype=np.float32)
+    low = jnp.dot(blocks, upto, precision="highest")
+    last = jnp.minimum(low[..., -1], limit)
+    mid = jnp.dot(last, before, precision="highest")
+    high = jnp.minimum(mid[:, -1] + last[:, -1], limit).astype(jnp.int32)
+    high = (jnp.cumsum(high) - high).astype(jnp.float32)
+    total = low + (mid + high[:, None])[..., None]
+    return jnp.minimum(total, limit).astype(jnp.int32).reshape(-1)[: values.size]
 
 
 def _edge_products(clip, u, v):
@@ -123,28 +168,31 @@ def _edge_products(clip, u, v):
     clipping. Returns them (rounding below 0 removed), their sum, and whether the ray hits.
     """
     x, y, z = clip
-    x, y = x - u * z, y - v * z
-    i, j = np.array([1, 2, 0]), np.array([2, 0, 1])
-    p, q = x[j] * y[i], x[i] * y[j]
-    e = jnp.maximum(p - q, 0.0)
-    total = jnp.sum(e, 0)
-    hits = jnp.all(p - q >= -_TIE * (jnp.abs(p) + jnp.abs(q)), 0) & (total > 0)
-    return e, total, hits
+    d = [(x[i] - u * z[i], y[i] - v * z[i]) for i in range(3)]
+    products, hits = [], True
+    for i, j in ((1, 2), (2, 0), (0, 1)):
+        p, q = d[j][0] * d[i][1], d[i][0] * d[j][1]
+        hits &= p - q >= -_TIE * (jnp.abs(p) + jnp.abs(q))
+        products.append(jnp.maximum(p - q, 0.0))
+    total = sum(products)
+    return products, total, hits & (total > 0)
 
 
 def _boxes(clip, height: int, width: int, near: float):
-    """Left, top, columns, area i32[N]: the pixel centres a triangle may cover; area 0 = none."""
+    """Left, top, columns, area i32[N] of the pixel centres a triangle may cover."""
     x, y, z = clip
     front = z >= near
 
-    def bounds(u, v, some, margin):
-        low, high = jnp.where(some, 0.0, jnp.inf), jnp.where(some, 0.0, -jnp.inf)
+    def bounds(us, vs, some, margin):
+        """Box round the points that count: coordinates f32[N] each, `some` bool[N] each."""
         box = []
-        for w, size in ((u, width), (v, height)):
-            first = jnp.ceil(jnp.min(w + low, 0) - 0.5 - margin)
-            last = jnp.floor(jnp.max(w + high, 0) - 0.5 + margin)
-            box += [jnp.clip(first, 0, size), jnp.clip(last + 1, 0, size)]
-        return jnp.stack(box).astype(jnp.int32)
+        for points, size in ((us, width), (vs, height)):
+            pairs = list(zip(some, points, strict=True))
+            low = reduce(jnp.minimum, [jnp.where(s, p, jnp.inf) for s, p in pairs])
+            high = reduce(jnp.maximum, [jnp.where(s, p, -jnp.inf) for s, p in pairs])
+            box += [jnp.ceil(low - 0.5 - margin), jnp.floor(high + 0.5 + margin)]
+            box[-2:] = [jnp.clip(edge, 0, size).astype(jnp.int32) for edge in box[-2:]]
+        return box
 
     def whole():
         u, v = x / z, y / z
@@ -152,16 +200,15 @@ def _boxes(clip, height: int, width: int, near: float):
         return bounds(u, v, front & facing, _MARGIN)
 
     def cut():
-        """Ends of the edges; one that lies before the near plane moves along its edge to it."""
+        """Each edge from both its ends; an end too near moves along it to the near plane."""
         u, v, some = [], [], []
         for i, j in ((0, 1), (1, 2), (2, 0), (1, 0), (2, 1), (0, 2)):
-            t = (near - z[i]) / jnp.where(front[i] == front[j], 1.0, z[j] - z[i])
-            t = jnp.where(front[i], 0.0, t)
+            t = jnp.where(front[i], 0.0, (near - z[i]) / (z[j] - z[i]))
             depth = jnp.where(front[i], z[i], near)
             u.append((x[i] + t * (x[j] - x[i])) / depth)
             v.append((y[i] + t * (y[j] - y[i])) / depth)
             some.append(front[i] | front[j])
-        return bounds(jnp.stack(u), jnp.stack(v), jnp.stack(some), 1.0)
+        return bounds(u, v, some, 1.0)
 
     crossing = jnp.any(jnp.any(front, 0) != jnp.all(front, 0))
     left, right, top, bottom = lax.cond(crossing, cut, whole)

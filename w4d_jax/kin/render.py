@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from w4d_jax.kin.camera import pointmap
 from w4d_jax.kin.mesh import Triangles
-from w4d_jax.kin.raster import rasterize_planar
+from w4d_jax.kin.raster import _take, rasterize_planar
 from w4d_jax.types import Camera, InputError
 
 
@@ -83,9 +83,11 @@ def _rasterize_frames(corners, link, cam_from_link, K, height, width):
     corners = jnp.transpose(corners, (2, 1, 0))  # [3, corner, N]
 
     def frame(cam_from_link):
-        pose = jnp.moveaxis(cam_from_link[:, :3], 0, -1)  # [3, 4, L]
-        pose = pose.at[..., link].get(mode="promise_in_bounds")[:, :, None]  # [3, 4, 1, N]
-        moved = sum(pose[:, k] * corners[k] for k in range(3)) + pose[:, 3]
+        pose = [[_take(cam_from_link[:, i, k], link) for k in range(4)] for i in range(3)]
+        pose = jax.lax.optimization_barrier(pose)
+        moved = [
+            sum(pose[i][k] * corners[k] for k in range(3)) + pose[i][3] for i in range(3)
+        ]
         depth, triangle = rasterize_planar(moved, K, height, width)
         return depth, jnp.where(triangle < 0, -1, link[triangle]), triangle
 
