@@ -92,7 +92,7 @@ class CalvinSource:
                 "success": bool(x["success"]),
                 "robot": self.robot.name,
                 "reach": self.robot.reach,
-                "action_link": "tcp",
+                "tool": "tcp",
                 "object_orientation": "not recorded, set to identity",
             },
         )

@@ -114,7 +114,7 @@ class DroidSource:
                 "success": note.get("success"),
                 "robot": self.robot.name,
                 "reach": self.robot.reach,
-                "action_link": "panda_link8",
+                "tool": "panda_link8",
                 "actions": origin,
                 "calibrated": {view: view in self.cameras for view in views},
                 "frames_cut": {k: n - frames for k, n in lengths.items() if n > frames},

@@ -49,6 +49,8 @@ def batches(
     """
     check_sizes(frames, height, width, multiple)
     views = (view,) if isinstance(view, str) else tuple(view)
+    if not views:
+        raise InputError("view: names no view, need one or more")
     items = SkipBad(_Samples(source, views, frames, height, width), bad_share)
     host, hosts = shard
     if not 0 <= host < hosts:
