@@ -153,6 +153,7 @@ def stack(rng, blocks: Blocks, miss: bool) -> Task:
         Waypoint(release, turn, CLOSED, 0.15),
         Waypoint(release, turn, OPEN, 0.3),
         Waypoint(release + away, turn, OPEN, rng.uniform(0.5, 0.7)),
+        Waypoint(release + away, turn, OPEN, 0.3),  # what tumbles comes to rest
     ]
     return Task("stack", target, base, goal, miss, waypoints)
 
