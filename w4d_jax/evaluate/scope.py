@@ -18,8 +18,6 @@ import numpy as np
 CHANGED_RGB = 20
 CHANGED_DEPTH = 0.02
 
-SCOPES = ("whole", "no_robot", "changed")
-
 
 def scopes(rgb, depth, robot_mask) -> dict[str, np.ndarray]:
     """The three masks bool[T,H,W] of a true clip.
