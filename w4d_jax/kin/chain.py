@@ -1,4 +1,4 @@
-"""The chain from a robot's base to one link: its pose and Jacobian, and nothing else moved."""
+"""The chain from a robot's base to one link: its pose and its Jacobian."""
 
 import functools
 from typing import Any, NamedTuple
@@ -33,7 +33,7 @@ class Chain(NamedTuple):
 
 @functools.lru_cache(maxsize=64)
 def chain_of(robot, link: str) -> tuple[np.ndarray, Chain]:
-    """The joints that move a link (columns of q, i64[n]) and the chain to it, on the host."""
+    """The joints that move a link (columns of q, i64[n]) and the chain to it."""
     tree = robot.tree
     path = [tree.link[robot.link_index(link)]]
     while tree.parent[path[0]] >= 0:

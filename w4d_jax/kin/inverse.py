@@ -177,8 +177,8 @@ def _nearest(robot, link: str, targets) -> np.ndarray:
 
 
 def _best(tries: IK, start) -> np.ndarray:
-    """Of tries [N,K,T] the one that reaches most frames, then errs least on the others, then
-    begins nearest to start [N,n]. -> i64[N]"""
+    """Of tries [N,K,T] the one that reaches most frames, then errs least on the others,
+    then begins nearest to start [N,n]. -> i64[N]"""
     missed = ~tries.reached
     error = np.sum(missed * (tries.position_error + LENGTH * tries.rotation_error), -1)
     travel = np.abs(tries.q[:, :, 0] - start[:, None]).max(-1)
@@ -189,7 +189,8 @@ def _poses(targets) -> np.ndarray:
     """Targets as poses f32[...,T,4,4], or an InputError."""
     targets = np.asarray(targets)
     matrix = targets.shape[-2:] == (4, 4) and targets.ndim >= 3
-    if not matrix and (targets.ndim < 2 or targets.shape[-1] != 7) or 0 in targets.shape:
+    vector = targets.shape[-1:] == (7,) and targets.ndim >= 2
+    if not (matrix or vector) or 0 in targets.shape:
         raise InputError(f"targets: shape {targets.shape}, need [T,7] or [T,4,4]")
     targets = targets.astype(np.float32)
     if not np.isfinite(targets).all():
