@@ -1,0 +1,69 @@
+"""The architecture, checked on the syntax tree: who may import whom, and which framework lives where."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "w4d_jax"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# A part may import those named after it, and itself.
+MAY_IMPORT = {
+    "types": set(),
+    "kin": {"types"},
+    "nets": {"types"},
+    "data": {"types", "kin"},
+    "evaluate": {"types", "kin", "data"},
+    "sample": {"types", "kin", "nets", "data", "train"},
+    "train": {"types", "kin", "nets", "data", "sample"},
+}
+# Inside train: the maths knows nothing of the loop, and sampling uses the maths alone.
+LOOP = {"loop", "state", "save", "meter", "optim", "shard", "__main__"}
+FRAMEWORK_HOMES = {
+    "flax": {"nets"},
+    "optax": {"train/optim.py", "train/state.py"},
+    "orbax": {"train/save.py"},
+    "grain": {"data/pipeline.py", "data/store.py", "data/source.py"},
+    "mujoco": {"kin/robot.py", "kin/urdf.py", "data/sim"},
+    "ml_collections": {"train/__main__.py"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names of every module that a file imports, also inside functions."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_run_downwards(path):
+    place = path.relative_to(PACKAGE).parts
+    part = place[0].removesuffix(".py")
+    if part == "__init__":
+        return
+    for name in imports(path):
+        package, _, rest = name.partition(".")
+        if package != "w4d_jax":
+            continue
+        target = rest.split(".")[0]
+        assert target == part or target in MAY_IMPORT[part], f"{path}: imports {name}"
+        if part == "sample" and target == "train":
+            assert rest.split(".")[1] not in LOOP, (
+                f"{path}: sampling imports the loop: {name}"
+            )
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_each_framework_has_its_home(path):
+    place = path.relative_to(PACKAGE).as_posix()
+    for name in imports(path):
+        homes = FRAMEWORK_HOMES.get(name.split(".")[0])
+        if homes is not None:
+            assert any(place.startswith(home) for home in homes), f"{place}: imports {name}"

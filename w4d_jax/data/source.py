@@ -1,0 +1,57 @@
+"""Where a config's clips come from: simulated on the fly, recorded episodes, or a store."""
+
+import threading
+from pathlib import Path
+
+from w4d_jax.data.calvin import CalvinSource
+from w4d_jax.data.sim.source import SimSource
+from w4d_jax.data.store import StoreSource
+from w4d_jax.types import Clip, InputError
+
+
+def open_source(data, split: str):
+    """The clips of config.data, which holds one of `sim`, `calvin`, `store`.
+
+    split "test" is held out: another seed of the simulation, a folder of its own elsewhere.
+    """
+    kinds = [kind for kind in ("sim", "calvin", "store") if kind in data]
+    if len(kinds) != 1:
+        raise InputError(
+            f"data: has {kinds or 'no source'}, need one of sim, calvin, store"
+        )
+    options = dict(data[kinds[0]])
+    if kinds == ["sim"]:
+        count = options.pop("episodes") if split == "train" else options.pop("held_out")
+        options = {k: v for k, v in options.items() if k not in ("episodes", "held_out")}
+        size = {name: data[name] for name in ("frames", "height", "width")}
+        seed = 0 if split == "train" else 1
+        return Remember(SimSource(seed, count, views=(data["view"],), **size, **options))
+    if kinds == ["calvin"]:
+        return Remember(CalvinSource(Path(options["folder"]), options["robot"]))
+    return StoreSource(Path(options[split]))
+
+
+class Remember:
+    """A source that keeps every clip it has made: the second epoch costs nothing.
+
+    For sources that compute their clips. Two threads that ask for one new clip may both
+    compute it; the clips are equal.
+    """
+
+    def __init__(self, source):
+        self._source, self._clips, self._lock = source, {}, threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __repr__(self) -> str:
+        return repr(self._source)
+
+    def __getitem__(self, index) -> Clip:
+        with self._lock:
+            clip = self._clips.get(index)
+        if clip is None:
+            clip = self._source[index]
+            with self._lock:
+                self._clips[index] = clip
+        return clip
