@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 
+from w4d_jax.nets import vae
 from w4d_jax.nets.grid import latent_shape
 
 
@@ -109,3 +110,42 @@ def cosines(n: int) -> np.ndarray:
 def _multiply(matrix, x, axis: int):
     y = jnp.tensordot(matrix, x, axes=(1, axis), precision="highest")
     return jnp.moveaxis(y, 0, axis)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class WanCodec:
+    """The learned codec: Wan2.1's video autoencoder, latents normalised by channel.
+
+    The middle of the network attends over a whole frame, so that two videos coded side by
+    side and apart have different latents; the reference does both (condition and decoding
+    joint, targets apart). Weights of bfloat16 make it work in bfloat16.
+    """
+
+    params: Any  # {"encoder", "decoder"} of nets/vae.py
+    config: vae.VAEConfig = dataclasses.field(
+        default=vae.VAEConfig(), metadata={"static": True}
+    )
+    chunk: int | None = dataclasses.field(default=1, metadata={"static": True})
+    """Latent frames at a time: 1 needs the least memory, None takes the whole clip."""
+
+    @property
+    def stride(self) -> tuple[int, int, int]:
+        return self.config.stride
+
+    @property
+    def channels(self) -> int:
+        return self.config.latent
+
+    def encode(self, video, key=None):
+        """f[B,T,H,W,3] -> f32[B,t,h,w,C]: the mode, or with a key a sample."""
+        dtype = jax.tree.leaves(self.params)[0].dtype
+        posterior = vae.encode(self.params, self.config, video.astype(dtype), self.chunk)
+        latent = posterior.mean if key is None else posterior.sample(key)
+        return vae.normalised(latent, self.config)
+
+    def decode(self, latent):
+        """f[B,t,h,w,C] -> f32[B,T,H,W,3] within [-1,1]."""
+        dtype = jax.tree.leaves(self.params)[0].dtype
+        latent = vae.denormalised(latent, self.config).astype(dtype)
+        return vae.decode(self.params, self.config, latent, self.chunk).astype(jnp.float32)

@@ -22,7 +22,7 @@ def held(image, frames: int):
 
 
 def then_grey(image, frames: int):
-    """The image, then mid-grey frames (0): Wan2.1's condition video, and the reference's."""
+    """The image, then mid-grey frames (0): the condition video of Wan2.1's kind."""
     return jnp.pad(image[:, None], ((0, 0), (0, frames - 1), (0, 0), (0, 0), (0, 0)))
 
 
@@ -50,7 +50,7 @@ def first_frame_mask(shape: tuple[int, int, int], channels: int) -> np.ndarray:
 
 
 def latent_mask(mask, stride: tuple[int, int, int]):
-    """Robot mask in pixels [B,T,H,W] -> f32[B,t,h,w]: the top left pixel of each cell, united
+    """Robot mask in pixels [B,T,H,W] -> f32[B,t,h,w]: each cell's top left pixel, united
     over each group of frames; frame 0 is a group of its own."""
     batch, frames, height, width = mask.shape
     t, h, w = latent_shape(frames, height, width, stride)

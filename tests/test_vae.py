@@ -1,0 +1,217 @@
+"""The video autoencoder: the reference's numbers, causality, chunks, names."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from w4d_jax.nets import vae
+from w4d_jax.nets.codec import WanCodec
+from w4d_jax.nets.vae_names import vae as names
+from w4d_jax.nets.weights import from_torch, to_torch
+from w4d_jax.types import InputError
+
+GOLDEN = Path(__file__).parents[2] / "shared" / "golden" / "kinema4d"
+SMALL = vae.VAEConfig(base=8)
+
+encode = jax.jit(vae.encode, static_argnums=(1, 3))
+decode = jax.jit(vae.decode, static_argnums=(1, 3))
+
+
+def read_safetensors(path):
+    """Float32 tensors of a safetensors file: a length, a JSON header, bytes."""
+    data = path.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    header.pop("__metadata__", None)
+    return {
+        name: np.frombuffer(
+            data[start:][slice(*entry["data_offsets"])], np.float32
+        ).reshape(entry["shape"])
+        for name, entry in header.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def golden():
+    if not GOLDEN.exists():
+        pytest.skip("golden files are not here")
+    return dict(np.load(GOLDEN / "wan_vae.npz"))
+
+
+@pytest.fixture(scope="module")
+def weights(golden):
+    return read_safetensors(GOLDEN / "wan_vae.safetensors")
+
+
+@pytest.fixture(scope="module")
+def params(weights):
+    return from_torch(names(SMALL), weights)
+
+
+def last(a):
+    """Channels last: [B,C,T,H,W] -> [B,T,H,W,C]."""
+    return np.moveaxis(a, 1, -1)
+
+
+def video(golden, name):
+    return last(np.float32(golden[name] / 127.5 - 1))
+
+
+def close(actual, expected):
+    np.testing.assert_allclose(actual, last(expected), atol=1e-4)
+
+
+def test_encode_of_the_reference(golden, params):
+    clip = video(golden, "clip_9_u8")
+    mean, logvar = encode(params, SMALL, clip)
+    close(mean, golden["encode_9_mode"])
+    close(logvar, golden["encode_9_logvar"])
+    close(vae.normalised(mean, SMALL), golden["encode_9_mode_normalised"])
+    drawn = mean + np.exp(0.5 * logvar) * last(golden["sample_9_eps"])
+    close(drawn, golden["sample_9"])
+
+
+def test_decode_of_the_reference(golden, params):
+    decoded = decode(params, SMALL, last(golden["decode_9_latent"]))
+    close(decoded, golden["decode_9"])
+    assert np.abs(decoded).max() == 1  # some pixels meet the clamp
+
+
+@pytest.mark.parametrize("frames", [1, 5])
+def test_chunks_of_the_reference(golden, params, frames):
+    """By way of chunks, which test_chunks_equal_the_whole ties to the whole."""
+    mean, logvar = encode(params, SMALL, video(golden, f"clip_{frames}_u8"), 1)
+    close(mean, golden[f"encode_{frames}_mode"])
+    close(logvar, golden[f"encode_{frames}_logvar"])
+    latent = last(golden[f"decode_{frames}_latent"])
+    close(decode(params, SMALL, latent, 1), golden[f"decode_{frames}"])
+
+
+def test_joint_and_separate_coding_of_the_reference(golden, params):
+    left, right = video(golden, "joint_left_u8"), video(golden, "joint_right_u8")
+    joint = encode(params, SMALL, np.concatenate([left, right], 3)).mean
+    close(joint, golden["joint_encode_mode"])
+    apart = [encode(params, SMALL, clip, 1).mean for clip in (left, right)]
+    close(np.concatenate(apart, 3), golden["separate_encode_mode"])
+    assert np.abs(joint - np.concatenate(apart, 3)).max() > 1e-2
+
+
+def test_names_are_total_and_round_trip_to_the_bit(weights, params):
+    table = names(SMALL)
+    back = to_torch(table, params)
+    assert back.keys() == weights.keys()
+    assert all(np.array_equal(back[name], weights[name]) for name in weights)
+    abstract = jax.eval_shape(partial(vae.init, config=SMALL), jax.random.key(0))
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, abstract)
+    with pytest.raises(InputError, match=r"1 tensors missing \(quant_conv.bias\)"):
+        from_torch(table, {k: v for k, v in weights.items() if k != "quant_conv.bias"})
+
+
+def test_full_size_has_wan_s_parameters():
+    config = vae.VAEConfig()
+    abstract = jax.eval_shape(partial(vae.init, config=config), jax.random.key(0))
+    sizes = {
+        part: sum(a.size for a in jax.tree.leaves(abstract[part])) for part in abstract
+    }
+    assert sum(sizes.values()) == 126_892_531
+    assert {row.ours for row in names(config)} == {
+        "/".join(k.key for k in path)
+        for path, _ in jax.tree_util.tree_leaves_with_path(abstract)
+    }
+
+
+# Without golden files: a smaller network of other proportions.
+TINY = vae.VAEConfig(base=4, multipliers=(1, 2, 2), blocks=1, temporal=(True, True))
+
+
+def random_params(config):
+    """No leaf is zero or one, which would hide mistakes."""
+    rng = np.random.default_rng(1)
+    abstract = jax.eval_shape(partial(vae.init, config=config), jax.random.key(0))
+    return jax.tree.map(lambda a: np.float32(0.2 * rng.normal(size=a.shape)), abstract)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return random_params(TINY)
+
+
+@pytest.fixture(scope="module")
+def clip():
+    rng = np.random.default_rng(0)
+    return rng.uniform(-1, 1, (2, 13, 8, 12, 3)).astype(np.float32)
+
+
+def test_chunks_equal_the_whole(tiny, clip):
+    """Chunks of 2, which do not divide the three latent frames after the first."""
+    whole, parts = encode(tiny, TINY, clip), encode(tiny, TINY, clip, 2)
+    assert whole.mean.shape == (2, 4, 2, 3, 16)
+    np.testing.assert_allclose(parts.mean, whole.mean, atol=1e-5)
+    np.testing.assert_allclose(parts.logvar, whole.logvar, atol=1e-5)
+    decoded = decode(tiny, TINY, whole.mean)
+    assert decoded.shape == clip.shape
+    np.testing.assert_allclose(decode(tiny, TINY, whole.mean, 2), decoded, atol=1e-5)
+
+
+def test_nothing_looks_ahead(tiny, clip):
+    changed = clip.copy()
+    changed[:, 5:] *= -1
+    whole, other = encode(tiny, TINY, clip).mean, encode(tiny, TINY, changed).mean
+    np.testing.assert_array_equal(other[:, :2], whole[:, :2])
+    assert np.abs(other[:, 2:] - whole[:, 2:]).max() > 1e-3
+    ahead = whole.at[:, 2:].add(1.0)
+    np.testing.assert_array_equal(
+        decode(tiny, TINY, ahead)[:, :5], decode(tiny, TINY, whole)[:, :5]
+    )
+
+
+def test_latent_frame_0_is_the_code_of_the_first_picture(tiny, clip):
+    picture = encode(tiny, TINY, clip[:, :1]).mean
+    np.testing.assert_allclose(encode(tiny, TINY, clip, 2).mean[:, :1], picture, atol=1e-6)
+    np.testing.assert_allclose(encode(tiny, TINY, clip).mean[:, :1], picture, atol=1e-6)
+
+
+def test_codec_normalises_samples_and_refuses_wrong_sizes(tiny, clip):
+    codec = WanCodec(tiny, TINY, chunk=2)
+    assert codec.stride == (4, 4, 4) and codec.channels == 16
+    posterior = encode(tiny, TINY, clip, 2)
+    z = jax.jit(lambda codec, x: codec.encode(x))(codec, clip)
+    np.testing.assert_allclose(z, vae.normalised(posterior.mean, TINY), atol=1e-5)
+    np.testing.assert_allclose(vae.denormalised(z, TINY), posterior.mean, atol=1e-5)
+    with pytest.raises(InputError, match=r"frames=12: need 4k\+1 \(try 13\)"):
+        codec.encode(clip[:, :12])
+    with pytest.raises(InputError, match=r"width=10: need a multiple of 4"):
+        codec.encode(clip[:, :, :, :10])
+
+
+def test_samples_have_the_posterior_s_moments():
+    posterior = vae.Posterior(jnp.full((4000,), 2.0), jnp.full((4000,), np.log(0.25)))
+    drawn = posterior.sample(jax.random.key(0))
+    np.testing.assert_allclose([drawn.mean(), drawn.std()], [2, 0.5], atol=0.03)
+
+
+def test_bfloat16_weights_work_in_bfloat16(tiny, clip):
+    half = jax.tree.map(lambda a: a.astype(jnp.bfloat16), tiny)
+    shape = jax.eval_shape(partial(vae.encode, half, TINY), clip.astype(jnp.bfloat16))
+    assert shape.mean.dtype == jnp.bfloat16
+    video = jax.eval_shape(WanCodec(half, TINY).decode, jnp.zeros((1, 2, 2, 3, 16)))
+    assert video.dtype == jnp.float32
+
+
+def test_gradients_reach_every_parameter(clip):
+    config = vae.VAEConfig(base=4, multipliers=(1, 2), blocks=1, temporal=(True,))
+
+    @jax.jit
+    @jax.grad
+    def gradient(params):
+        posterior = vae.encode(params, config, clip[:1, :5])
+        z = posterior.mean + jnp.exp(0.5 * posterior.logvar)
+        return jnp.mean((vae.decode(params, config, 0.1 * z) - clip[:1, :5]) ** 2)
+
+    sizes = jax.tree.map(lambda g: float(jnp.abs(g).max()), gradient(random_params(config)))
+    assert all(np.isfinite(n) and n > 0 for n in jax.tree.leaves(sizes)), sizes
