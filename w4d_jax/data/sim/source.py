@@ -53,6 +53,7 @@ class SimSource:
         self.seed, self.count, self.frames = seed, count, frames
         self.height, self.width = height, width
         self.views, self.near_miss, self.tasks = tuple(views), near_miss, tuple(tasks)
+        arm()  # loaded before several threads ask for it
 
     def __len__(self) -> int:
         return self.count
@@ -100,6 +101,7 @@ class SimSource:
                 "success": script.succeeded(task, motion.objects),
                 "near_miss": task.near_miss,
                 "target": task.target,
+                "base": task.base,
                 "goal": task.goal.tolist(),
                 "language": script.sentence(task, blocks, look.names),
                 "block_colors": look.blocks.tolist(),
