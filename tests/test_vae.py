@@ -191,6 +191,13 @@ def test_codec_normalises_samples_and_refuses_wrong_sizes(tiny, clip):
         codec.encode(clip[:, :, :, :10])
 
 
+def test_initial_activations_keep_their_size(clip):
+    params = vae.init(jax.random.key(0), TINY)
+    kernel = params["encoder"]["middle"]["block0"]["conv1"]["kernel"]
+    np.testing.assert_allclose(np.square(kernel).mean() * 27 * 8, 1, rtol=0.1)
+    assert 0.1 < np.std(encode(params, TINY, clip).mean) < 3
+
+
 def test_samples_have_the_posterior_s_moments():
     posterior = vae.Posterior(jnp.full((4000,), 2.0), jnp.full((4000,), np.log(0.25)))
     drawn = posterior.sample(jax.random.key(0))
@@ -201,8 +208,10 @@ def test_bfloat16_weights_work_in_bfloat16(tiny, clip):
     half = jax.tree.map(lambda a: a.astype(jnp.bfloat16), tiny)
     shape = jax.eval_shape(partial(vae.encode, half, TINY), clip.astype(jnp.bfloat16))
     assert shape.mean.dtype == jnp.bfloat16
-    video = jax.eval_shape(WanCodec(half, TINY).decode, jnp.zeros((1, 2, 2, 3, 16)))
-    assert video.dtype == jnp.float32
+    codec = WanCodec(half, TINY)
+    latent = jax.eval_shape(codec.encode, clip, jax.random.key(0))
+    assert latent.dtype == jnp.float32 and latent.shape == (2, 4, 2, 3, 16)
+    assert jax.eval_shape(codec.decode, latent).dtype == jnp.float32
 
 
 def test_gradients_reach_every_parameter(clip):

@@ -126,8 +126,8 @@ class WanCodec:
     config: vae.VAEConfig = dataclasses.field(
         default=vae.VAEConfig(), metadata={"static": True}
     )
+    # Latent frames at a time: 1 needs the least memory, None takes the whole clip.
     chunk: int | None = dataclasses.field(default=1, metadata={"static": True})
-    """Latent frames at a time: 1 needs the least memory, None takes the whole clip."""
 
     @property
     def stride(self) -> tuple[int, int, int]:
