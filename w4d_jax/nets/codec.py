@@ -54,7 +54,7 @@ class CosineCodec:
     rescaled, on purpose: squared error of the latent is squared error of the pixels, and
     white noise of unit variance stays so. Diffusion here is diffusion of pixels in another
     basis. The mean of a block, sqrt(t h w) times its colour, stands out of the noise up to
-    sigma about 0.9, so that noise levels want a shift of 3 or more. Scaling the channels to
+    sigma about 0.8, so that noise levels want a shift of 3 or more. Scaling the channels to
     equal variance would instead make film grain weigh as much as the layout of the scene.
     """
 
@@ -92,9 +92,8 @@ class CosineCodec:
     @property
     def _order(self) -> np.ndarray:
         """Frequencies (p q r) of a block from low to high, each axis counting equally."""
-        weight = math.prod(self.stride) // np.array(
-            self.stride
-        )  # whole: no ties by rounding
+        # In whole numbers: rounding must not decide ties.
+        weight = math.prod(self.stride) // np.array(self.stride)
         frequency = np.tensordot(weight, np.indices(self.stride), 1)
         return np.argsort(frequency.ravel(), kind="stable")
 
