@@ -1,4 +1,4 @@
-"""Triangles fixed to links: what the renderer draws, and the files and shapes they come from."""
+"""Triangles fixed to links: what the renderer draws, and the files they come from."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -123,6 +123,6 @@ def _face_colors(mesh) -> np.ndarray:
     tint = np.ones(3) if factor is None else np.asarray(factor, float)[:3] / 255.0
     if image is None or visual.uv is None:
         return np.tile(tint, (len(faces), 1))
-    # White where a texture is given with a black factor: exporters leave Kd 0 beside map_Kd.
+    # A texture times black is the texture: exporters leave Kd 0 beside map_Kd.
     texel = trimesh.visual.color.uv_to_color(visual.uv[faces].mean(1), image)[:, :3] / 255.0
     return texel * (tint if tint.any() else 1.0)

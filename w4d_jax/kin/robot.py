@@ -1,14 +1,14 @@
 """A robot from a URDF or MJCF file: its links, joints, limits, geometry, kinematics."""
+# pyright: reportAttributeAccessIssue=false
+# (mujoco's names come from compiled modules, which pyright does not see into)
 
-import contextlib
 import dataclasses
 import functools
-import io
-import warnings
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import jax
 import mujoco
 import numpy as np
 
@@ -44,7 +44,11 @@ class Robot:
                 f"q of shape {tuple(q.shape)}: last axis must be {len(self.joint_names)}, "
                 f"the joints {', '.join(self.joint_names)}"
             )
-        return forward.link_poses(self.tree, q)
+        return self._link_poses(q)
+
+    @functools.cached_property
+    def _link_poses(self):
+        return jax.jit(functools.partial(forward.link_poses, self.tree))
 
     def link_index(self, name: str) -> int:
         return _index(self.link_names, name, f"robot {self.name}: link")
@@ -54,7 +58,7 @@ class Robot:
 
     @functools.cached_property
     def span(self) -> np.ndarray:
-        """f64[J,2]: the limits, with half a turn (or metre) each way where there are none."""
+        """f64[J,2]: the limits; half a turn (pi metres) each way where there are none."""
         return np.where(np.isfinite(self.limits), self.limits, [-np.pi, np.pi])
 
     @functools.cached_property
@@ -64,31 +68,25 @@ class Robot:
 
     def sample(self, count: int, seed: int = 0) -> np.ndarray:
         """Joints f32[count,J], uniform within limits."""
-        return (
-            np.random.default_rng(seed)
-            .uniform(*self.span.T, (count, len(self.span)))
-            .astype(np.float32)
-        )
+        low, high = self.span.T
+        q = np.random.default_rng(seed).uniform(low, high, (count, len(low)))
+        return q.astype(np.float32)
 
     @functools.cached_property
     def reach(self) -> float:
-        """Metres: the ball round the base origin that holds the robot in every pose."""
-        return 1.05 * float(np.max(self._extents(self.sample(4096))))
+        """Metres: the ball round the base origin that holds the robot in every pose.
 
-    def _extents(self, q) -> np.ndarray:
-        """The farthest point of the robot from the base origin. q f[N,J] -> f[N] metres."""
-        model, data = self.mj_model, mujoco.MjData(self.mj_model)
-        tips = [
-            self.triangles.corners[self.triangles.link == i].reshape(-1, 3)
-            for i in range(len(self.link_names))
-        ]
-        radius = np.array([np.linalg.norm(t, axis=1).max(initial=0.0) for t in tips])
-        del model, data
-        poses = np.asarray(self.link_poses(np.asarray(q, np.float32)))
-        return (np.linalg.norm(poses[..., :3, 3], axis=-1) + radius).max(-1)
+        The farthest of 4,096 sampled poses, each link taken as a ball round its origin, and
+        5 % for the poses between.
+        """
+        size = np.zeros(len(self.link_names))
+        corners = np.linalg.norm(self.triangles.corners, axis=-1).max(-1, initial=0.0)
+        np.maximum.at(size, self.triangles.link, corners)
+        origins = np.asarray(self.link_poses(self.sample(4096)))[..., :3, 3]
+        return 1.05 * float((np.linalg.norm(origins, axis=-1) + size).max())
 
     def check(self, q, names=None, slack: float = 1e-3) -> np.ndarray:
-        """Joints q [T,J], columns in the order of `names` -> f32[T,J] in this robot's order.
+        """Joints q [T,J], columns in `names`' order -> f32[T,J] in this robot's order.
 
         Raises InputError naming joint, frame, value and limit; `slack` (radians, metres) is
         what a recording's rounding may overstep.
@@ -100,13 +98,13 @@ class Robot:
             unknown = [n for n in names if n not in self.joint_names]
             missing = [n for n in self.joint_names if n not in names]
             raise InputError(
-                f"robot {self.name}: joints unknown {unknown}, missing {missing}; need each "
-                f"once: {joints}"
+                f"robot {self.name}: joints unknown {unknown}, missing {missing}; "
+                f"need each once: {joints}"
             )
         if q.ndim != 2 or q.shape[1] != len(names) or not np.issubdtype(q.dtype, np.number):
             raise InputError(
-                f"robot {self.name}: q is {q.dtype}{list(q.shape)}, need [T, {len(names)}]: "
-                f"{joints}"
+                f"robot {self.name}: q is {q.dtype}{list(q.shape)}, "
+                f"need [T, {len(names)}]: {joints}"
             )
         q = q[:, [names.index(n) for n in self.joint_names]].astype(np.float64)
         wrong = ~((q >= self.limits[:, 0] - slack) & (q <= self.limits[:, 1] + slack))
@@ -115,8 +113,8 @@ class Robot:
             frame, j = np.argwhere(wrong)[0]
             low, high = self.limits[j]
             raise InputError(
-                f"robot {self.name}: joint {self.joint_names[j]} is {q[frame, j]:g} in frame "
-                f"{frame}, need {low:g} to {high:g}"
+                f"robot {self.name}: joint {self.joint_names[j]} is {q[frame, j]:g} "
+                f"in frame {frame}, need {low:g} to {high:g}"
             )
         return q.astype(np.float32)
 
@@ -125,7 +123,9 @@ def load_robot(path) -> Robot:
     """Reads a URDF or MJCF file. Raises InputError, one line, for whatever is wrong in it.
 
     A URDF's base is its root link's frame, an MJCF's is the world body's; floating bases
-    stand where the file puts them.
+    stand where the file puts them. What an MJCF fixes to the world body itself is scenery
+    and no part of the robot. Of an MJCF body's geoms those that collide with nothing are
+    its visuals; without such, all of them.
     """
     path = Path(path)
     try:
@@ -148,7 +148,7 @@ def load_robot(path) -> Robot:
 
 def _from_urdf(path: Path, root) -> Robot:
     read = urdf.read(root, path.resolve().parent)
-    model = _compile(lambda: mujoco.MjSpec.from_string(read.xml))
+    model = _checked(lambda: mujoco.MjSpec.from_string(read.xml).compile())
     bodies = [i for i in range(model.nbody) if i or read.root == "world"]
     robot = _robot(path, root.get("name") or path.stem, model, bodies, read.limits)
     surfaces = [(robot.link_names.index(link), s) for link, s in read.visuals]
@@ -156,31 +156,32 @@ def _from_urdf(path: Path, root) -> Robot:
 
 
 def _from_mjcf(path: Path, root) -> Robot:
-    model = _compile(lambda: mujoco.MjSpec.from_file(str(path)))
+    spec = _checked(lambda: mujoco.MjSpec.from_file(str(path)))
+    model = _checked(spec.compile)
     robot = _robot(path, root.get("model") or path.stem, model, range(1, model.nbody), {})
     surfaces = []
     for body in range(1, model.nbody):
-        first, count = model.body_geomadr[body], model.body_geomnum[body]
-        geoms = range(first, first + count)
+        first = model.body_geomadr[body]
+        geoms = range(first, first + model.body_geomnum[body])
         quiet = [
             g for g in geoms if not (model.geom_contype[g] or model.geom_conaffinity[g])
         ]
-        surfaces += [(body - 1, _geom(model, g)) for g in quiet or geoms]
-    return dataclasses.replace(robot, triangles=mesh.join([s for s in surfaces if s[1]]))
+        surfaces += [(body - 1, _geom(model, spec, path, g)) for g in quiet or geoms]
+    return dataclasses.replace(robot, triangles=mesh.join(surfaces))
 
 
-def _compile(spec) -> mujoco.MjModel:
+def _checked(action):
+    """What MuJoCo returns; its complaint, on one line, where it has one."""
     try:
-        with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return spec().compile()
+        return action()
     except (ValueError, RuntimeError, mujoco.FatalError) as error:
         raise InputError(f"MuJoCo: {' '.join(str(error).split())}") from error
 
 
-def _geom(model, g: int) -> mesh.Surface | None:
+def _geom(model, spec, path: Path, g: int) -> mesh.Surface:
+    """A geom's triangles in its body's frame."""
     kind, size = mujoco.mjtGeom(model.geom_type[g]), model.geom_size[g]
-    scale = (1.0, 1.0, 1.0)
+    place, scale = _pose(model.geom_pos[g], model.geom_quat[g]), (1.0, 1.0, 1.0)
     if kind == mujoco.mjtGeom.mjGEOM_BOX:
         surface = mesh.box(2 * size)
     elif kind == mujoco.mjtGeom.mjGEOM_SPHERE:
@@ -192,21 +193,39 @@ def _geom(model, g: int) -> mesh.Surface | None:
     elif kind == mujoco.mjtGeom.mjGEOM_CAPSULE:
         surface = mesh.capsule(size[0], 2 * size[1])
     elif kind == mujoco.mjtGeom.mjGEOM_MESH:
-        m = model.geom_dataid[g]
-        first, count = model.mesh_vertadr[m], model.mesh_vertnum[m]
-        vertices = model.mesh_vert[first : first + count]
-        first, count = model.mesh_faceadr[m], model.mesh_facenum[m]
-        faces = model.mesh_face[first : first + count]
-        surface = mesh.Surface(vertices[faces].astype(np.float64), np.ones((count, 3)))
+        surface = _mesh(model, spec, path, model.geom_dataid[g])
     else:
-        return None
-    return surface.tinted(model.geom_rgba[g, :3]).placed(
-        _pose(model.geom_pos[g], model.geom_quat[g]), scale
+        raise InputError(
+            f"link {model.body(model.geom_bodyid[g]).name}: a {kind.name[7:].lower()} geom, "
+            "need a mesh, box, sphere, ellipsoid, cylinder or capsule"
+        )
+    material = model.geom_matid[g]
+    unset = (model.geom_rgba[g] == (0.5, 0.5, 0.5, 1.0)).all()
+    rgba = model.mat_rgba[material] if material >= 0 and unset else model.geom_rgba[g]
+    return surface.tinted(rgba[:3]).placed(place, scale)
+
+
+def _mesh(model, spec, path: Path, m: int) -> mesh.Surface:
+    """A compiled mesh; an .obj from its file, as the compiler keeps one of its groups."""
+    asset = spec.mesh(model.mesh(m).name)
+    if Path(asset.file).suffix.lower() != ".obj":
+        vertices = model.mesh_vert[model.mesh_vertadr[m] :][: model.mesh_vertnum[m]]
+        faces = model.mesh_face[model.mesh_faceadr[m] :][: model.mesh_facenum[m]]
+        return mesh.Surface(vertices[faces].astype(np.float64), np.ones((len(faces), 3)))
+    file = urdf.find(str(Path(spec.meshdir or "") / asset.file), path.resolve().parent)
+    if file is None:
+        raise InputError(f"mesh {asset.file} not found below {path.parent / spec.meshdir}")
+    surface = mesh.read_mesh(file)
+    # The compiler moves a mesh to `ref`, scales it, and centres it: mesh_pos, mesh_quat.
+    surface = surface._replace(color=np.ones_like(surface.color))
+    surface = surface.placed(np.linalg.inv(_pose(asset.refpos, asset.refquat)))
+    return surface.placed(
+        np.linalg.inv(_pose(model.mesh_pos[m], model.mesh_quat[m])), asset.scale
     )
 
 
 def _robot(path: Path, name: str, model, bodies, limits: dict) -> Robot:
-    """bodies: the model's bodies that are links, ascending (MuJoCo's order: parents first)."""
+    """bodies: those of the model that are links, ascending, so that parents come first."""
     if model.njnt == 0 or not any(t in (HINGE, SLIDE) for t in model.jnt_type):
         raise InputError(f"{len(bodies)} links and no joint that moves, need at least one")
     gain, offset, free = _couplings(model)

@@ -1,13 +1,13 @@
 """URDF text -> the bare tree for MuJoCo's compiler, and the visual geometry it would lose.
 
 MuJoCo's compiler drops visual meshes and fixed links of a URDF by default, does not resolve
-`package://`, reads neither .dae nor .glb, and keeps one group of an .obj with several. So it
-gets the kinematic tree alone, and the geometry is read here.
+`package://`, reads neither .dae nor .glb, and keeps one group of an .obj with several. So
+it gets the kinematic tree alone, and the geometry is read here.
 """
 
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
@@ -47,12 +47,13 @@ def read(robot: Element, folder: Path) -> Urdf:
         SubElement(
             inertial, "inertia", ixx="1", iyy="1", izz="1", ixy="0", ixz="0", iyz="0"
         )
+    limits = {name: _limits(name, joint) for name, joint in joints.items()}
     for name, joint in joints.items():
-        bare.append(_bare_joint(name, joint, links, joints))
+        bare.append(_bare_joint(name, joint, limits[name], links, joints))
     return Urdf(
         ElementTree.tostring(bare, encoding="unicode"),
         _root(links, bare),
-        {name: _limits(name, joint) for name, joint in joints.items()},
+        limits,
         _visuals(robot, folder),
     )
 
@@ -74,7 +75,7 @@ def find(name: str, folder: Path) -> Path | None:
     return None
 
 
-def _bare_joint(name: str, joint: Element, links: list[str], joints) -> Element:
+def _bare_joint(name: str, joint: Element, limits, links: list[str], joints) -> Element:
     kind = joint.get("type")
     if kind not in (*MOVING, "fixed", "floating"):
         raise InputError(
@@ -96,12 +97,11 @@ def _bare_joint(name: str, joint: Element, links: list[str], joints) -> Element:
         element = bare.find(tag)
         element = SubElement(bare, tag) if element is None else element
         element.set(attribute, " ".join(map(repr, numbers)))
-    lower, upper = _limits(name, joint)
-    if math.isfinite(upper - lower):
-        SubElement(bare, "limit", lower=str(lower), upper=str(upper))
+    if math.isfinite(limits[1] - limits[0]):
+        SubElement(bare, "limit", lower=repr(limits[0]), upper=repr(limits[1]))
     mimic = joint.find("mimic")
     if mimic is not None and kind in MOVING:
-        master = mimic.get("joint")
+        master = mimic.get("joint", "")
         if master not in joints or joints[master].get("type") not in MOVING:
             raise InputError(
                 f"joint {name}: mimics {master!r}, which is no moving joint here"
@@ -245,7 +245,7 @@ def _name(element: Element, kind: str) -> str:
     return name
 
 
-def _attribute(element: Element, tag: str, attribute: str) -> str | None:
+def _attribute(element: Element, tag: str, attribute: str) -> Any:
     child = element.find(tag)
     return None if child is None else child.get(attribute)
 
