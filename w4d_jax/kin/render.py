@@ -1,6 +1,5 @@
 """What a camera sees of rigid bodies: pointmap, mask, depth, link and shaded colour."""
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 
 from w4d_jax.kin.camera import pointmap
 from w4d_jax.kin.mesh import Triangles
-from w4d_jax.kin.raster import _take, rasterize_planar
+from w4d_jax.kin.raster import rasterize_planes
 from w4d_jax.types import Camera, InputError
 
 
@@ -30,7 +29,7 @@ class SceneView(NamedTuple):
 
 
 class Light(NamedTuple):
-    """Lambert's law under one distant lamp: linear radiance = albedo (ambient + diffuse cos)."""
+    """A distant lamp and Lambert's law in linear light: albedo (ambient + diffuse cos)."""
 
     direction: tuple[float, float, float] = (0.3, 0.4, 1.0)  # world, towards the lamp
     ambient: float = 0.35
@@ -42,18 +41,18 @@ def render_robot(robot, q, camera: Camera) -> RobotView:
 
     Pointmap and depth differentiate with respect to q and the camera, at fixed coverage.
     """
+    if robot.triangles.corners.shape[0] == 0:
+        raise InputError(
+            f"robot {robot.name}: no visual meshes, so there is nothing to draw"
+        )
     frames = _frames(camera, jnp.shape(q)[0], "joints")
-    cam_from_link = frames[:, None] @ robot.link_poses(q)
-    depth, link, _ = _draw(robot.triangles, cam_from_link, camera)
-    return RobotView(pointmap(depth, camera.K), link >= 0, depth, link)
+    return _robot_view(robot.triangles, frames[:, None] @ robot.link_poses(q), camera)
 
 
 def render_scene(triangles: Triangles, world_from_link, camera: Camera, light: Light):
     """Rigid bodies at world_from_link f32[T,L,4,4], lit by `light` -> SceneView."""
     frames = _frames(camera, world_from_link.shape[0], "world_from_link")
-    depth, link, triangle = _draw(triangles, frames[:, None] @ world_from_link, camera)
-    rgb = _shade(triangles, world_from_link, triangle, light)
-    return SceneView(rgb, depth, link)
+    return _scene_view(triangles, world_from_link, frames, camera, light)
 
 
 def _frames(camera: Camera, count: int, what: str):
@@ -61,57 +60,71 @@ def _frames(camera: Camera, count: int, what: str):
     pose = jnp.asarray(camera.cam_from_world)
     if pose.ndim == 3 and pose.shape[0] != count:
         raise InputError(
-            f"camera: {pose.shape[0]} poses, {what}: {count} frames; need one pose or {count}"
+            f"camera: {pose.shape[0]} poses for {count} frames of {what}: need 1 or {count}"
         )
     return jnp.broadcast_to(pose, (count, 4, 4))
 
 
-def _draw(triangles, cam_from_link, camera):
-    return _rasterize_frames(
-        triangles.corners,
-        triangles.link,
-        cam_from_link,
-        camera.K,
-        camera.height,
-        camera.width,
-    )
+@jax.jit
+def _robot_view(triangles, cam_from_link, camera):
+    def frame(pose):
+        depth, link, _ = draw(pose)
+        return RobotView(pointmap(depth, camera.K), link >= 0, depth, link)
 
-
-@partial(jax.jit, static_argnums=(4, 5))
-def _rasterize_frames(corners, link, cam_from_link, K, height, width):
-    """One frame at a time: memory stays that of a frame, time is linear in frames."""
-    corners = jnp.transpose(corners, (2, 1, 0))  # [3, corner, N]
-
-    def frame(cam_from_link):
-        pose = [[_take(cam_from_link[:, i, k], link) for k in range(4)] for i in range(3)]
-        pose = jax.lax.optimization_barrier(pose)
-        moved = [
-            sum(pose[i][k] * corners[k] for k in range(3)) + pose[i][3] for i in range(3)
-        ]
-        depth, triangle = rasterize_planar(moved, K, height, width)
-        return depth, jnp.where(triangle < 0, -1, link[triangle]), triangle
-
+    draw = _drawer(triangles, camera)
     return jax.lax.map(frame, cam_from_link)
 
 
 @jax.jit
-def _shade(triangles, world_from_link, triangle, light):
-    """Colour each triangle, then look up the one each pixel sees; flat normals."""
+def _scene_view(triangles, world_from_link, cam_from_world, camera, light):
+    def frame(poses):
+        world_from_link, cam_from_world = poses
+        depth, link, triangle = draw(cam_from_world @ world_from_link)
+        color = shade(world_from_link)
+        rgb = jnp.where(triangle[..., None] < 0, jnp.uint8(0), color[triangle])
+        return SceneView(rgb, depth, link)
+
+    draw, shade = _drawer(triangles, camera), _shader(triangles, light)
+    return jax.lax.map(frame, (world_from_link, cam_from_world))
+
+
+def _drawer(triangles: Triangles, camera: Camera):
+    """cam_from_link f32[L,4,4] -> depth f32[H,W], link i32[H,W], triangle i32[H,W].
+
+    Frames are drawn one at a time: memory stays a frame's, time is linear in frames.
+    """
+    owner = jnp.asarray(triangles.link)
+    # [3, corner, N], laid out so once and not in every frame.
+    x, y, z = jax.lax.optimization_barrier(jnp.transpose(triangles.corners, (2, 1, 0)))
+
+    def draw(cam_from_link):
+        def entry(i, k):
+            return cam_from_link[:, i, k].at[owner].get(mode="promise_in_bounds")
+
+        rows = [[entry(i, k) for k in range(4)] for i in range(3)]
+        rows = jax.lax.optimization_barrier(rows)  # gathered once, used for each corner
+        corners = tuple(a * x + b * y + c * z + d for a, b, c, d in rows)
+        depth, triangle = rasterize_planes(corners, camera.K, camera.height, camera.width)
+        return depth, jnp.where(triangle < 0, -1, owner[triangle]), triangle
+
+    return draw
+
+
+def _shader(triangles: Triangles, light: Light):
+    """world_from_link f32[L,4,4] -> sRGB u8[N,3] of each triangle under the light, flat."""
     a, b, c = jnp.moveaxis(triangles.corners, 1, 0)
     normal = jnp.cross(b - a, c - a)
     normal /= jnp.maximum(jnp.linalg.norm(normal, axis=-1, keepdims=True), 1e-30)
     lamp = jnp.asarray(light.direction) / jnp.linalg.norm(jnp.asarray(light.direction))
     albedo = _linear(triangles.color)
 
-    def frame(arguments):
-        world_from_link, triangle = arguments
+    def shade(world_from_link):
         lamp_in_link = jnp.einsum("lij,i->lj", world_from_link[:, :3, :3], lamp)
         cosine = jnp.sum(normal * lamp_in_link[triangles.link], -1, keepdims=True)
         radiance = albedo * (light.ambient + light.diffuse * jnp.maximum(cosine, 0.0))
-        color = jnp.round(255.0 * _srgb(jnp.clip(radiance, 0.0, 1.0))).astype(jnp.uint8)
-        return jnp.where(triangle[..., None] < 0, jnp.uint8(0), color[triangle])
+        return jnp.round(255.0 * _srgb(jnp.clip(radiance, 0.0, 1.0))).astype(jnp.uint8)
 
-    return jax.lax.map(frame, (world_from_link, triangle))
+    return shade
 
 
 def _linear(srgb):
