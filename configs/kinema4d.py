@@ -49,7 +49,7 @@ def tiny() -> ConfigDict:
                     "patch": (1, 2, 2),
                     "text_dim": 0,
                 },
-                "variant": "pm",
+                "variant": "act",
                 "robot_width": 64,
                 "robot_patch": 4,
             },

@@ -21,6 +21,7 @@ def make_clip(seed, frames=5, height=7, width=9, moving=True, objects=2) -> Clip
             rng.integers(0, 256, (frames, height, width, 3), np.uint8),
             np.abs(f32(frames, height, width)),
             np.abs(f32(frames, height, width)),
+            rng.integers(0, 256, (frames, height, width, 3), np.uint8),
         )
 
     return Clip(

@@ -37,6 +37,7 @@ def test_a_batch_is_as_documented(source):
         "rgb": ("uint8", (2, 5, 8, 12, 3)),
         "depth": ("float32", (2, 5, 8, 12)),
         "robot_depth": ("float32", (2, 5, 8, 12)),
+        "robot_rgb": ("uint8", (2, 5, 8, 12, 3)),
         "K": ("float32", (2, 3, 3)),
         "cam_from_world": ("float32", (2, 5, 4, 4)),
         "center": ("float32", (2, 3)),
@@ -95,7 +96,8 @@ def ramp(height, width) -> View:
     x, y = rays(camera)
     rgb = np.stack([128 + 100 * x + 0 * y, 128 + 100 * y + 0 * x, 0 * x + 0 * y], -1)
     z = (2 + 0.5 * x + 0.25 * y).astype(np.float32)
-    return View(camera, np.round(rgb).astype(np.uint8)[None], z[None], z[None] / 2)
+    rgb = np.round(rgb).astype(np.uint8)[None]
+    return View(camera, rgb, z[None], z[None] / 2, 255 - rgb)
 
 
 def rays(camera):

@@ -1,8 +1,10 @@
 """Judges generated 4D videos against true ones: image, geometry and robot metrics.
 
+    python tools/evaluate.py --checkpoint WORKDIR [WORKDIR ...] --clips 64
     python tools/evaluate.py --prediction OUT --truth CLIP
 
-Each is a result folder or its clip.npz; several of each are paired in order and averaged.
+The first judges training runs, side by side, on the held-out clips of the first run's data.
+In the second each file is a result folder or its clip.npz; several are paired in order.
 "Repeat the first frame" is judged beside them. Every metric is given for whole frames, with
 the robot masked out, and on the pixels that change with the robot masked out. Frame 0 is
 the model's input and is not scored.
@@ -13,22 +15,32 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
 from w4d_jax.data.npz import read_npz
+from w4d_jax.data.pipeline import sample
 from w4d_jax.data.result import Result, read_result
-from w4d_jax.evaluate import Case, markdown, score_case, summarise, write_report
+from w4d_jax.data.source import open_source
+from w4d_jax.evaluate import Case, markdown, score_case, summarise, task_of, write_report
 from w4d_jax.kin.camera import pointmap, to_world
-from w4d_jax.types import InputError
+from w4d_jax.sample.simulate import results
+from w4d_jax.train.trained import load_trained
+from w4d_jax.types import Camera, InputError
+
+BATCH = 8  # clips sampled together
+SIZE = ("view", "frames", "height", "width")
 
 
 def main(arguments=None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--prediction", nargs="+", required=True, metavar="OUT")
-    parser.add_argument("--truth", nargs="+", required=True, metavar="CLIP")
+    parser.add_argument("--checkpoint", nargs="+", metavar="WORKDIR")
+    parser.add_argument("--clips", type=int, default=64, help="held-out clips (default 64)")
+    parser.add_argument("--prediction", nargs="+", metavar="OUT")
+    parser.add_argument("--truth", nargs="+", metavar="CLIP")
     parser.add_argument(
         "--robot",
         nargs="+",
@@ -42,9 +54,17 @@ def main(arguments=None) -> int:
         help="leave out LPIPS and FVD (extra `metrics`)",
     )
     args = parser.parse_args(arguments)
+    if bool(args.checkpoint) == bool(args.prediction) or bool(args.prediction) != bool(
+        args.truth
+    ):
+        parser.error("need either --checkpoint or both --prediction and --truth")
     try:
-        cases = file_cases(args.prediction, args.truth, args.robot)
-        progress = tqdm(cases, total=len(args.truth), unit="clip", disable=None)
+        if args.checkpoint:
+            cases, count = checkpoint_cases(args.checkpoint, args.clips)
+        else:
+            cases = file_cases(args.prediction, args.truth, args.robot)
+            count = len(args.truth)
+        progress = tqdm(cases, total=count, unit="clip", disable=None)
         entries = [score_case(case, networks=not args.no_networks) for case in progress]
         if args.out:
             write_report(args.out, entries)
@@ -53,6 +73,56 @@ def main(arguments=None) -> int:
         return 2
     print(markdown(summarise(entries)), end="")
     return 0
+
+
+def checkpoint_cases(workdirs, clips: int) -> tuple[Iterator[Case], int]:
+    """Held-out clips with what each run makes of them, and how many there are."""
+    runs = {Path(workdir).name: load_trained(workdir) for workdir in workdirs}
+    if len(runs) != len(workdirs):
+        raise InputError(
+            "--checkpoint: two workdirs of one name; the table needs distinct names"
+        )
+    data = next(iter(runs.values())).config.data
+    for name, run in runs.items():
+        for key in SIZE:
+            if run.config.data[key] != data[key]:
+                raise InputError(
+                    f"{name}: data.{key} {run.config.data[key]}, not {data[key]}"
+                )
+    source = open_source(data, "test")
+    count = min(clips, len(source))
+    samplers = {name: jax.jit(run.task.sample) for name, run in runs.items()}
+
+    def cases():
+        size = {key: data[key] for key in SIZE}
+        for start in range(0, count, BATCH):
+            # The last batch repeats its last clip, so that every batch has one shape.
+            chosen = [min(i, count - 1) for i in range(start, start + BATCH)]
+            items = [sample(source[i], **size) for i in chosen]
+            ids = [item.pop("id") for item in items]
+            batch = {key: np.stack([item[key] for item in items]) for key in items[0]}
+            key = jax.random.key(start)
+            made = {
+                name: results(samplers[name](run.params, run.frozen, batch, key), batch)
+                for name, run in runs.items()
+            }
+            for b in range(min(BATCH, count - start)):
+                truth, surface = truth_of(items[b])
+                predictions = {name: made[name][b] for name in runs}
+                yield Case(ids[b], predictions, truth, surface, task_of(source[chosen[b]]))
+
+    return cases(), count
+
+
+def truth_of(item) -> tuple[Result, np.ndarray]:
+    """What happened in a pipeline item, and the robot's points, both in the world."""
+    _, height, width, _ = item["rgb"].shape
+    camera = Camera(width, height, item["K"], item["cam_from_world"])
+    points, surface = (
+        np.asarray(to_world(pointmap(item[name], camera.K), camera.cam_from_world))
+        for name in ("depth", "robot_depth")
+    )
+    return Result(item["rgb"], points, item["robot_depth"] > 0, camera), surface
 
 
 def file_cases(predictions, truths, robots) -> Iterator[Case]:

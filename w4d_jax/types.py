@@ -136,6 +136,7 @@ class View(NamedTuple):
     rgb: np.ndarray  # u8[T,H,W,3] sRGB
     depth: np.ndarray  # f32[T,H,W] metres along the optical axis; 0 = unknown
     robot_depth: np.ndarray  # f32[T,H,W] the robot alone, from kinematics; 0 = no robot
+    robot_rgb: np.ndarray  # u8[T,H,W,3] the same in its file's colours; black = no robot
 
 
 class Clip(NamedTuple):

@@ -13,7 +13,8 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from w4d_jax.data.npz import read_npz
-from w4d_jax.kin import load_robot, render_robot
+from w4d_jax.kin import load_robot
+from w4d_jax.kin.render import draw_robot
 from w4d_jax.types import Camera, Clip, InputError, View
 
 FPS = 30.0  # CALVIN's control rate
@@ -104,5 +105,5 @@ class CalvinSource:
         cam_from_base[..., :3, 3] += cam_from_base[..., :3, :3] @ base
         camera = Camera(width, height, x[f"{name}_K"], cam_from_base)
         depth = np.where(ticks == 65535, 0, ticks).astype(np.float32) / np.float32(1e4)
-        robot_depth = np.asarray(render_robot(self.robot, joints, camera).depth)
-        return View(camera, rgb, depth, robot_depth)
+        robot = draw_robot(self.robot, joints, camera)
+        return View(camera, rgb, depth, np.asarray(robot.depth), np.asarray(robot.rgb))

@@ -18,7 +18,8 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from w4d_jax.data.video import read_video
-from w4d_jax.kin import load_robot, render_robot, se3
+from w4d_jax.kin import load_robot, se3
+from w4d_jax.kin.render import draw_robot
 from w4d_jax.types import Camera, Clip, InputError, View
 
 VIEWS = ("exterior_1", "exterior_2", "wrist")
@@ -134,7 +135,7 @@ class DroidSource:
             f = ZED_FOCAL[view]
             K = np.array([[f, 0, 640], [0, f, 360], [0, 0, 1]], np.float32)
             camera = Camera(1280, 720, K, np.eye(4, dtype=np.float32))
-            return View(camera.resized(height, width), rgb, unknown, unknown)
+            return View(camera.resized(height, width), rgb, unknown, unknown, 0 * rgb)
         path = self.cameras[view].replace("{id}", name.replace("/", "_"))
         camera = Camera.from_json(path)
         if view in self.mounts:
@@ -148,8 +149,8 @@ class DroidSource:
                 f"camera {path}: {len(camera.cam_from_world)} poses, "
                 f"{view} has {frames} frames"
             )
-        robot_depth = np.asarray(render_robot(self.robot, joints, camera).depth)
-        return View(camera, rgb, unknown, robot_depth)
+        robot = draw_robot(self.robot, joints, camera)
+        return View(camera, rgb, unknown, np.asarray(robot.depth), np.asarray(robot.rgb))
 
 
 def _table(note: dict) -> tuple[np.ndarray, str]:

@@ -37,7 +37,7 @@ def batches(
 ) -> grain.IterDataset:
     """Batches of this host's part of `source`, a random-access source of Clip.
 
-    rgb u8[B,T,H,W,3], depth and robot_depth f32[B,T,H,W], K f32[B,3,3], cam_from_world
+    rgb u8[B,T,H,W,3], depth and robot_depth f32[B,T,H,W], robot_rgb like rgb, K f32[B,3,3], cam_from_world
     f32[B,T,4,4], center f32[B,3] and scale f32[B] (kin/control.py), id str[B]: "clip/view".
 
     batch: clips on this host. view: one name, or several to take each clip once by each.
@@ -112,7 +112,7 @@ def sample(clip: Clip, view: str, frames: int, height: int, width: int) -> dict:
         raise InputError(
             f"clip {clip.id}: view {view!r} is uncalibrated; prepare with its camera"
         )
-    camera, rgb, depth, robot_depth = cut(
+    camera, rgb, depth, robot_depth, robot_rgb = cut(
         clip.views[view], pick(clip, frames), height, width
     )
     center, scale = normaliser(clip.meta["reach"], camera)
@@ -120,6 +120,7 @@ def sample(clip: Clip, view: str, frames: int, height: int, width: int) -> dict:
         "rgb": rgb,
         "depth": depth,
         "robot_depth": robot_depth,
+        "robot_rgb": robot_rgb,
         "K": camera.K,
         "cam_from_world": camera.cam_from_world,
         "center": np.asarray(center, np.float32),
@@ -139,23 +140,35 @@ def pick(clip: Clip, frames: int) -> np.ndarray:
 
 def cut(view: View, at: np.ndarray, height: int, width: int) -> View:
     """The frames `at` of a view, centre-cropped to height : width and resized; T poses."""
-    camera, rgb, depth, robot_depth = view
+    (left, top, right, bottom), camera = frame(view.camera, height, width)
+    poses = camera.cam_from_world
+    poses = poses[at] if poses.ndim == 3 else np.tile(poses, (len(at), 1, 1))
+    # The source pixel whose centre is nearest to that of each target pixel.
+    rows = top + ((np.arange(height) + 0.5) * (bottom - top) / height).astype(int)
+    columns = left + ((np.arange(width) + 0.5) * (right - left) / width).astype(int)
+    nearest = np.ix_(at, rows, columns)
+    return View(
+        dataclasses.replace(camera, cam_from_world=poses),
+        np.stack([resize(image, view.camera, height, width) for image in view.rgb[at]]),
+        view.depth[nearest],
+        view.robot_depth[nearest],
+        view.robot_rgb[nearest],
+    )
+
+
+def frame(camera: Camera, height: int, width: int) -> tuple[tuple[int, ...], Camera]:
+    """The largest centred box (left, top, right, bottom) of the aspect height : width, and
+    the camera that sees it as height x width pixels."""
     high = min(camera.height, max(1, round(camera.width * height / width)))
     wide = min(camera.width, max(1, round(camera.height * width / height)))
     top, left = (camera.height - high) // 2, (camera.width - wide) // 2
     K = camera.K - np.array([[0, 0, left], [0, 0, top], [0, 0, 0]], np.float32)
-    poses = camera.cam_from_world
-    poses = poses[at] if poses.ndim == 3 else np.tile(poses, (len(at), 1, 1))
-    # The source pixel whose centre is nearest to that of each target pixel.
-    rows = top + ((np.arange(height) + 0.5) * high / height).astype(int)
-    columns = left + ((np.arange(width) + 0.5) * wide / width).astype(int)
-    nearest = np.ix_(at, rows, columns)
-    box = (left, top, left + wide, top + high)
-    images = (Image.fromarray(frame).crop(box) for frame in rgb[at])
-    smooth = [image.resize((width, height), Image.Resampling.BILINEAR) for image in images]
-    return View(
-        Camera(wide, high, K, poses).resized(height, width),
-        np.stack([np.asarray(image) for image in smooth]),
-        depth[nearest],
-        robot_depth[nearest],
-    )
+    inside = Camera(wide, high, K, camera.cam_from_world).resized(height, width)
+    return (left, top, left + wide, top + high), inside
+
+
+def resize(image: np.ndarray, camera: Camera, height: int, width: int) -> np.ndarray:
+    """An image u8[H,W,3] of the camera, cut to `frame` and filtered to height x width."""
+    box, _ = frame(camera, height, width)
+    small = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, box)
+    return np.asarray(small)

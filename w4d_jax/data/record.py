@@ -6,7 +6,7 @@
     header    JSON: schema, id, fps, meta, joint_names, arrays [[name, dtype, shape], ...]
     arrays    one after another, little endian, in the header's order
 
-Videos (RGB, depth, robot depth) are stored a plane per byte, red and blue less green, each
+Videos (colour and depth, of all and of the robot) are stored a plane per byte, red and blue less green, each
 byte less the same byte one frame earlier. That is exactly reversible and leaves mostly
 zeros and small numbers, which the store's zstd then removes: one code for colour and
 geometry. The alternatives for RGB, measured by `bench/store.py`: lossless H.264 is 1.2
@@ -27,7 +27,7 @@ from w4d_jax.types import Camera, Clip, InputError, View
 SCHEMA = 1
 _MAGIC = b"w4d clip"
 _DTYPES = {"|u1", "<f4"}
-_VIDEOS = ("rgb", "depth", "robot_depth")
+_VIDEOS = ("rgb", "depth", "robot_depth", "robot_rgb")
 _LABELS = ("id", "fps", "meta", "joint_names")
 
 
@@ -111,12 +111,13 @@ def check(clip: Clip) -> None:
     array("joints", clip.joints, "float32", frames, len(clip.joint_names))
     array("actions", clip.actions, "float32", frames, 8)
     array("objects", clip.objects, "float32", frames, *clip.objects.shape[1:2], 7)
-    for name, (camera, rgb, depth, robot_depth) in clip.views.items():
+    for name, (camera, rgb, depth, robot_depth, robot_rgb) in clip.views.items():
         size = frames, camera.height, camera.width
         pose = (frames, 4, 4) if np.ndim(camera.cam_from_world) == 3 else (4, 4)
         array(f"{name} K", camera.K, "float32", 3, 3)
         array(f"{name} cam_from_world", camera.cam_from_world, "float32", *pose)
         array(f"{name} rgb", rgb, "uint8", *size, 3)
+        array(f"{name} robot_rgb", robot_rgb, "uint8", *size, 3)
         for part, z in (("depth", depth), ("robot_depth", robot_depth)):
             array(f"{name} {part}", z, "float32", *size)
             need(z.min() >= 0, f"{name} {part} {z.min():g} m, need >= 0 (0 = unknown)")
@@ -150,10 +151,10 @@ def _array(name: str, slices: dict[str, tuple]) -> np.ndarray:
 
 
 def _view(view: str, slices: dict[str, tuple]) -> View:
-    rgb, depth, robot_depth = (_array(f"{view}/{part}", slices) for part in _VIDEOS)
+    rgb, *rest = (_array(f"{view}/{part}", slices) for part in _VIDEOS)
     K, pose = (_array(f"{view}/{part}", slices) for part in ("K", "cam_from_world"))
     _, height, width, _ = rgb.shape
-    return View(Camera(width, height, K, pose), rgb, depth, robot_depth)
+    return View(Camera(width, height, K, pose), rgb, *rest)
 
 
 def _difference(video: np.ndarray) -> np.ndarray:

@@ -9,8 +9,10 @@ A pixel whose depth is unknown holds the camera's centre, so that its depth come
 which is how unknown reads everywhere here. The folder appears only when it is whole.
 """
 
+import contextlib
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,20 +43,27 @@ class Result(NamedTuple):
 
 def write_result(out, result: Result, fps: float) -> None:
     """Writes the folder `out`, which must not exist yet; all of it or nothing."""
-    out = Path(out)
-    if out.exists():
-        raise InputError(f"result {out}: exists already; remove it or choose another name")
     arrays = {name: getattr(result, name) for name in ("rgb", "pointmap", "robot_mask")}
     arrays |= {
         name: np.asarray(getattr(result.camera, name)) for name in ("K", "cam_from_world")
     }
     check_arrays(out, arrays, _ARRAYS)
+    with new_folder(out) as folder:
+        np.savez(folder / "clip.npz", **arrays)
+        write_video(folder / "rgb.mp4", result.rgb, fps)
+        write_gif(folder / "preview.gif", preview(result), fps)
+
+
+@contextlib.contextmanager
+def new_folder(out) -> Iterator[Path]:
+    """A folder to fill; at the end it takes the name `out`, after an error it is removed."""
+    out = Path(out)
+    if out.exists():
+        raise InputError(f"{out}: exists already; remove it or choose another name")
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        np.savez(partial / "clip.npz", **arrays)
-        write_video(partial / "rgb.mp4", result.rgb, fps)
-        write_gif(partial / "preview.gif", preview(result), fps)
+        yield partial
         partial.chmod(0o755)  # mkdtemp makes it private
         partial.rename(out)
     except BaseException:

@@ -1,7 +1,7 @@
 """RGB video files, read and written through PyAV: no ffmpeg on the machine is needed.
 
-Files written here are for the eye (H.264 4:2:0, about 40 dB); numbers that matter are kept
-beside them losslessly. What is read becomes what was decoded, frame for frame.
+Files written here are for the eye (H.264 4:2:0; 35 dB on strong colours at 200x200, the
+chroma's halves the cause); numbers that matter are kept losslessly beside them.
 """
 
 from fractions import Fraction
@@ -10,9 +10,13 @@ from pathlib import Path
 import av
 import numpy as np
 from av.error import FFmpegError
+from av.video.reformatter import Interpolation
 from PIL import Image
 
 from w4d_jax.types import InputError
+
+# By default libswscale rounds down, which darkens every pixel by one level each way.
+EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
 def read_video(path) -> tuple[np.ndarray, float]:
@@ -22,7 +26,10 @@ def read_video(path) -> tuple[np.ndarray, float]:
             if not container.streams.video:
                 raise InputError(f"video {path}: holds no video stream")
             stream = container.streams.video[0]
-            frames = [f.to_ndarray(format="rgb24") for f in container.decode(stream)]
+            frames = [
+                f.reformat(format="rgb24", interpolation=EXACT).to_ndarray()
+                for f in container.decode(stream)
+            ]
             promised, rate = stream.frames, stream.average_rate
     except (FFmpegError, OSError, ValueError) as error:
         if isinstance(error, InputError):
@@ -52,6 +59,7 @@ def write_video(path, rgb: np.ndarray, fps: float) -> None:
         stream.pix_fmt = "yuv420p"
         for frame in rgb:
             image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            image = image.reformat(format="yuv420p", interpolation=EXACT)
             container.mux(stream.encode(image))
         container.mux(stream.encode())
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from w4d_jax.kin.control import Normaliser, control_signal, scene_pointmap
+from w4d_jax.kin.control import NO_ROBOT, Normaliser, control_signal, scene_pointmap
 from w4d_jax.nets import condition as given
 from w4d_jax.nets.codec import Codec, CosineCodec
 from w4d_jax.nets.dit import DiTConfig
@@ -35,6 +35,13 @@ class Known(NamedTuple):
 
     condition: Any  # f32[B,t,h,2w,M+C] mask, then the latent of the first frame
     robot: Any  # f32[B,t,h,w,M+C] mask, then the latent of the robot alone; 2w for "act"
+    anchor: Any  # f32[B,t,h,2w,C] a first guess: the robot drawn over the first frame
+    still: Any  # f32[B,t,h,2w,C] the same without the robot
+
+    def seen_by(self, kept) -> "Known":
+        """The robot withheld where kept f[B] is 0: the other half of guidance."""
+        anchor = jnp.where(flow.over(kept, self.anchor) > 0, self.anchor, self.still)
+        return self._replace(robot=self.robot * flow.over(kept, self.robot), anchor=anchor)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +112,7 @@ class Kinema4DTask:
         x = flow.noised(x0, eps, sigma)
         robot = soften_robot(mask, known.robot, self.codec.stride[0], self.condition.soft)
         kept = jax.random.bernoulli(drop, 1 - self.condition.drop, (x0.shape[0],))
-        known = known._replace(robot=robot * flow.over(kept, robot))
+        known = known._replace(robot=robot).seen_by(kept)
         estimate = self.estimate(params, x, sigma, known)
         if self.flow.prediction == "velocity":
             each = flow.velocity_loss(estimate.velocity, x0, eps)
@@ -118,8 +125,7 @@ class Kinema4DTask:
         output = self.net.apply(
             {"params": params}, x, known.condition, known.robot, 1000 * sigma, gain=gain
         )
-        anchor = known.condition[..., self.codec.stride[0] :]
-        return flow.estimate(self.flow.prediction, output, x, sigma, anchor)
+        return flow.estimate(self.flow.prediction, output, x, sigma, known.anchor)
 
     def sample(self, params, frozen, batch, key) -> Video:
         """Draws a future for each first frame and robot motion of the batch."""
@@ -136,7 +142,7 @@ class Kinema4DTask:
 
         other = None
         if config.guidance == "cfg":
-            other = field(known._replace(robot=jnp.zeros_like(known.robot)))
+            other = field(known.seen_by(jnp.zeros(x.shape[0])))
         elif config.guidance == "reference":
             other = field(known, gain=2.0)
         solver, schedule = {
@@ -152,40 +158,65 @@ class Kinema4DTask:
 
     def encode(self, batch):
         """The clip itself: the joint latent f32[B,t,h,2w,C]."""
-        rgb = batch["rgb"].astype(jnp.float32) / 127.5 - 1
         points = jax.vmap(scene_pointmap)(batch["depth"], batch["K"], normalisers(batch))
-        return self.join(self.codec.encode(rgb), self.codec.encode(points))
+        return self.joint(unit(batch["rgb"]), points)
+
+    def joint(self, rgb, points):
+        """Videos f32[B,T,H,W,3] in [-1, 1] -> latent f32[B,t,h,2w,C]."""
+        points = self.codec.encode(points)
+        points = (points - self.condition.pointmap_mean) / self.condition.pointmap_std
+        return jnp.concatenate([self.codec.encode(rgb), points], axis=3)
 
     def decode(self, latent) -> Video:
+        """The inverse of `joint`."""
         left, right = jnp.split(latent, 2, axis=3)
         right = right * self.condition.pointmap_std + self.condition.pointmap_mean
         rgb, points = self.codec.decode(left), self.codec.decode(right)
         return Video(jnp.clip(rgb, -1, 1), jnp.clip(points, -1, 1))
 
-    def join(self, rgb, points):
-        points = (points - self.condition.pointmap_mean) / self.condition.pointmap_std
-        return jnp.concatenate([rgb, points], axis=3)
-
     def known(self, batch) -> Known:
         """From the first image (batch["rgb"][:, 0]), the camera and the robot alone."""
-        fill = {"grey": given.then_grey, "held": given.held}[self.condition.fill]
-        image = batch["rgb"][:, 0].astype(jnp.float32) / 127.5 - 1
+        M, act = self.codec.stride[0], self.net.config.variant == "act"
+        image = unit(batch["rgb"][:, 0])
         ramp = 2 * given.uniform_pointmap(self.height, self.width) - 1
-        ramp = jnp.broadcast_to(ramp, image.shape)
-        first = self.join(*(self.codec.encode(fill(x, self.frames)) for x in (image, ramp)))
-        M = self.codec.stride[0]
-        mask = given.first_frame_mask(self.grid, M)
-        mask = jnp.broadcast_to(mask, (*first.shape[:-1], M))
+        still = [
+            given.held(x, self.frames) for x in (image, jnp.broadcast_to(ramp, image.shape))
+        ]
+        latent = held = self.joint(*still)
+        if self.condition.fill == "grey":
+            latent = self.joint(*(given.then_grey(x[:, 0], self.frames) for x in still))
+        first = jnp.broadcast_to(
+            given.first_frame_mask(self.grid, M), (*latent.shape[:-1], M)
+        )
 
         points, seen = jax.vmap(control_signal)(
             batch["robot_depth"], batch["K"], normalisers(batch)
         )
-        robot = self.codec.encode(points)
-        robot = (robot - self.condition.pointmap_mean) / self.condition.pointmap_std
+        # Without a robot image ("pm") its half of the joint latent is cut off below.
+        rgb = unit(batch["robot_rgb"]) if act else jnp.full_like(points, NO_ROBOT)
+        robot = self.joint(rgb, points)
         cells = given.mask_channels(given.latent_mask(seen, self.codec.stride), M)
+        if act:
+            cells = jnp.concatenate([cells, cells], axis=3)
+        robot = robot[..., -cells.shape[3] :, :]
+
+        # The image itself, not the drawing, is the first guess of frame 0.
+        later = seen.at[:, 0].set(0)[..., None] if act else 0.0
+        guess = [
+            jnp.where(later > 0, rgb, still[0]),
+            jnp.where(seen[..., None] > 0, points, still[1]),
+        ]
         return Known(
-            jnp.concatenate([mask, first], -1), jnp.concatenate([cells, robot], -1)
+            jnp.concatenate([first, latent], -1),
+            jnp.concatenate([cells, robot], -1),
+            self.joint(*guess),
+            held,
         )
+
+
+def unit(image):
+    """u8 -> f32 in [-1, 1]."""
+    return image.astype(jnp.float32) / 127.5 - 1
 
 
 def soften_robot(key, robot, channels: int, share: float):

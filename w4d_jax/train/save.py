@@ -1,4 +1,4 @@
-"""Checkpoints: state and data iterator together, written in the background, whole or not at all."""
+"""Checkpoints: state and data iterator together, in the background, whole or not at all."""
 
 import logging
 from pathlib import Path
@@ -6,6 +6,8 @@ from pathlib import Path
 from orbax.checkpoint import v1 as ocp
 
 from w4d_jax.types import InputError
+
+UNWANTED = ocp.PLACEHOLDER  # in an abstract state: do not read this leaf
 
 
 class Checkpoints:
@@ -24,7 +26,7 @@ class Checkpoints:
         self._pending = None
 
     def save(self, step: int, state, data) -> None:
-        """Starts a save; the state has left the device when this returns, so it may be donated."""
+        """Starts a save; state has left the device when this returns and may be donated."""
         self.wait()
         items = {"state": state, "data": data}
         self._pending = self._orbax.save_checkpointables_async(step, items, force=True)
@@ -39,7 +41,7 @@ class Checkpoints:
         """(step, state) of the newest readable checkpoint, or None where there is none.
 
         abstract_state: the shapes wanted, each with the sharding to land on (any mesh), or
-        ocp.PLACEHOLDER for what is not wanted. `data`, an iterator, is set to the position
+        UNWANTED for what is not. `data`, an iterator, is set to the position
         saved with the state. A damaged checkpoint is reported and the one before it taken.
         """
         steps = sorted((c.step for c in self._orbax.checkpoints), reverse=True)

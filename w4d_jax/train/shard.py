@@ -42,7 +42,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def param_sharding(mesh: Mesh, leaf) -> NamedSharding:
-    """The longest axis that fsdp divides is cut; small leaves are copied to every device."""
+    """The longest axis that fsdp divides is cut; small leaves go whole to every device."""
     parts = mesh.shape["fsdp"]
     spec = [None] * len(leaf.shape)
     divisible = [i for i, n in enumerate(leaf.shape) if n % parts == 0]

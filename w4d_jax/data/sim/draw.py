@@ -15,7 +15,7 @@ import numpy as np
 from w4d_jax.data.sim.world import Blocks
 from w4d_jax.kin import se3
 from w4d_jax.kin.mesh import Triangles, box
-from w4d_jax.kin.render import Light, render_robot, render_scene
+from w4d_jax.kin.render import Light, draw_robot, render_scene
 from w4d_jax.types import Camera, View
 
 BLOCKS = 3  # at most
@@ -137,11 +137,12 @@ def shoot(
 
 @partial(jax.jit, static_argnums=0)
 def _shoot(robot, triangles, joints, objects, camera, light):
-    """rgb u8[T,H,W,3], depth f32[T,H,W], robot_depth f32[T,H,W]."""
+    """The arrays of a View, in its order."""
     room = jnp.broadcast_to(jnp.eye(4), (joints.shape[0], 1, 4, 4))
     poses = [robot.link_poses(joints), room, se3.pose_from_xyz_quat(objects)]
     world = render_scene(triangles, jnp.concatenate(poses, 1), camera, light)
-    return world.rgb, world.depth, render_robot(robot, joints, camera).depth
+    alone = draw_robot(robot, joints, camera)
+    return world.rgb, world.depth, alone.depth, alone.rgb
 
 
 def _faint(rng, low: float, high: float) -> np.ndarray:
