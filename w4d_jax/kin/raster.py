@@ -26,10 +26,10 @@ _TIE = 3e-7
 def rasterize(corners, K, height: int, width: int, near: float = 0.01):
     """The nearest front face at each pixel centre.
 
-    corners f32[N,3,3]: camera frame, metres, counter-clockwise from outside; K f32[3,3].
+    corners f32[N,3,3]: camera frame, metres, counter-clockwise from outside. K f32[3,3].
     Returns depth f32[H,W] (metres along the optical axis, 0 = nothing) and triangle
-    i32[H,W] (-1 = nothing; of equal depths the highest index). What is nearer than `near` is
-    cut away. Depth differentiates with respect to corners and K at fixed coverage.
+    i32[H,W] (-1 = nothing; of equal depths the highest index). What is nearer than `near`
+    is cut away. Depth differentiates with respect to corners and K at fixed coverage.
     """
     x, y, z = jnp.transpose(corners, (2, 1, 0))
     return rasterize_planes((x, y, z), K, height, width, near)

@@ -36,6 +36,9 @@ class Light(NamedTuple):
     diffuse: float = 0.65
 
 
+DAYLIGHT = Light()
+
+
 def render_robot(robot, q, camera: Camera) -> RobotView:
     """The robot in joint positions q f32[T,J], seen by a camera fixed or moving (T poses).
 
@@ -53,6 +56,11 @@ def render_scene(triangles: Triangles, world_from_link, camera: Camera, light: L
     """Rigid bodies at world_from_link f32[T,L,4,4], lit by `light` -> SceneView."""
     frames = _frames(camera, world_from_link.shape[0], "world_from_link")
     return _scene_view(triangles, world_from_link, frames, camera, light)
+
+
+def draw_robot(robot, q, camera: Camera, light: Light = DAYLIGHT) -> SceneView:
+    """The robot alone in joint positions q f32[T,J], shaded: render_scene of its links."""
+    return render_scene(robot.triangles, robot.link_poses(q), camera, light)
 
 
 def _frames(camera: Camera, count: int, what: str):
