@@ -37,8 +37,9 @@ def batches(
 ) -> grain.IterDataset:
     """Batches of this host's part of `source`, a random-access source of Clip.
 
-    rgb u8[B,T,H,W,3], depth and robot_depth f32[B,T,H,W], robot_rgb like rgb, K f32[B,3,3], cam_from_world
-    f32[B,T,4,4], center f32[B,3] and scale f32[B] (kin/control.py), id str[B]: "clip/view".
+    rgb and robot_rgb u8[B,T,H,W,3], depth and robot_depth f32[B,T,H,W], K f32[B,3,3],
+    cam_from_world f32[B,T,4,4], center f32[B,3] and scale f32[B] (kin/control.py),
+    id str[B]: "clip/view".
 
     batch: clips on this host. view: one name, or several to take each clip once by each.
     multiple: what both sides must be divisible by (VAE stride x patch).
@@ -156,7 +157,7 @@ def cut(view: View, at: np.ndarray, height: int, width: int) -> View:
     )
 
 
-def frame(camera: Camera, height: int, width: int) -> tuple[tuple[int, ...], Camera]:
+def frame(camera: Camera, height: int, width: int) -> tuple[tuple, Camera]:
     """The largest centred box (left, top, right, bottom) of the aspect height : width, and
     the camera that sees it as height x width pixels."""
     high = min(camera.height, max(1, round(camera.width * height / width)))

@@ -6,13 +6,13 @@
     header    JSON: schema, id, fps, meta, joint_names, arrays [[name, dtype, shape], ...]
     arrays    one after another, little endian, in the header's order
 
-Videos (colour and depth, of all and of the robot) are stored a plane per byte, red and blue less green, each
-byte less the same byte one frame earlier. That is exactly reversible and leaves mostly
-zeros and small numbers, which the store's zstd then removes: one code for colour and
-geometry. The alternatives for RGB, measured by `bench/store.py`: lossless H.264 is 1.2
-times smaller to 1.5 times larger and ten times slower to read; lossy H.264 at 45 dB is two
-to four times smaller, but errs by up to a quarter of the range at edges, where a world
-model is judged.
+Videos (colour and depth, of all and of the robot alone) are stored a plane per byte, red
+and blue less green, each byte less the same byte one frame earlier. That is exactly
+reversible and leaves mostly zeros and small numbers, which the store's zstd then removes:
+one code for colour and geometry. The alternatives for RGB, measured by `bench/store.py`:
+lossless H.264 is 1.2 times smaller to 1.5 times larger and ten times slower to read; lossy
+H.264 at 45 dB is two to four times smaller, but errs by up to a quarter of the range at
+edges, where a world model is judged.
 """
 
 import json

@@ -56,7 +56,7 @@ def write_result(out, result: Result, fps: float) -> None:
 
 @contextlib.contextmanager
 def new_folder(out) -> Iterator[Path]:
-    """A folder to fill; at the end it takes the name `out`, after an error it is removed."""
+    """A folder to fill; at the end it takes the name `out`, after an error it goes."""
     out = Path(out)
     if out.exists():
         raise InputError(f"{out}: exists already; remove it or choose another name")
