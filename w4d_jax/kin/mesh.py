@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 import trimesh
+from trimesh.visual.color import uv_to_color
+from trimesh.visual.material import PBRMaterial
 
 from w4d_jax.types import InputError
 
@@ -47,15 +49,13 @@ class Surface(NamedTuple):
 def join(surfaces: list[tuple[int, Surface]]) -> Triangles:
     """(link, surface in the link's frame) pairs -> one sorted set."""
     parts = sorted(surfaces, key=lambda part: part[0])
-    empty = np.zeros((0, 3))
+    none = Surface(np.zeros((0, 3, 3)), np.zeros((0, 3)))
+    corners, color = zip(none, *(surface for _, surface in parts), strict=True)
+    link = [np.full(len(surface.color), link) for link, surface in parts]
     return Triangles(
-        np.concatenate(
-            [empty[:, None].repeat(3, 1), *(s.corners for _, s in parts)]
-        ).astype(np.float32),
-        np.repeat([link for link, _ in parts], [len(s.color) for _, s in parts]).astype(
-            np.int32
-        ),
-        np.concatenate([empty, *(s.color for _, s in parts)]).astype(np.float32),
+        np.concatenate(corners, dtype=np.float32),
+        np.concatenate([np.zeros(0), *link]).astype(np.int32),
+        np.concatenate(color, dtype=np.float32),
     )
 
 
@@ -83,16 +83,19 @@ def capsule(radius: float, length: float) -> Surface:
 def read_mesh(path: Path) -> Surface:
     """All triangles of a mesh file (.stl .obj .dae .glb ...) with the colours it gives.
 
-    Every group and every node of the file, each at its place: nothing is dropped. Where the
-    file says nothing about colour, white.
+    Every group and every node of the file, each at its place: nothing is dropped. A .dae
+    comes in metres whatever its unit. Where the file says nothing about colour, white.
     """
     try:
         scene = trimesh.load_scene(path, process=False)
-        parts = []
-        for node in scene.graph.nodes_geometry:
-            pose, name = scene.graph[node]
-            if isinstance(scene.geometry[name], trimesh.Trimesh):
-                parts.append(_surface(scene.geometry[name]).placed(np.asarray(pose)))
+        parts = [
+            _surface(part, linear=path.suffix.lower() in (".glb", ".gltf")).placed(
+                np.asarray(pose), [_metres(part)] * 3
+            )
+            for node in scene.graph.nodes_geometry
+            for pose, name in [scene.graph[node]]
+            if isinstance(part := scene.geometry[name], trimesh.Trimesh)
+        ]
     except Exception as error:  # a foreign parser may end in any way on a damaged file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"mesh {path}: cannot read it ({reason[:200]})") from error
@@ -104,25 +107,39 @@ def read_mesh(path: Path) -> Surface:
     return surface
 
 
-def _surface(mesh) -> Surface:
-    return Surface(np.asarray(mesh.triangles, np.float64), _face_colors(mesh))
+def _metres(part) -> float:
+    """The unit of a .dae, which trimesh states as "0.01 * meters" and leaves to us."""
+    number, product, _ = str(part.metadata.get("units", "")).partition(" * meters")
+    return float(number) if product else 1.0
 
 
-def _face_colors(mesh) -> np.ndarray:
-    """sRGB f64[N,3]: the texture at each triangle's centre, its material, or its colour."""
-    faces, visual = np.asarray(mesh.faces), mesh.visual
+def _surface(part, linear: bool = False) -> Surface:
+    corners = np.asarray(part.triangles, np.float64)
+    return Surface(corners, np.broadcast_to(_face_colors(part, linear), (len(corners), 3)))
+
+
+def _face_colors(part, linear: bool) -> np.ndarray:
+    """sRGB f64[N,3] or f64[3]: texture at the triangles' centres, material, or colours.
+
+    linear: the file's colours outside textures are linear light, as in glTF.
+    """
+    visual, encode = part.visual, _srgb if linear else np.asarray
     if not visual.defined:
-        return np.ones((len(faces), 3))
+        return np.ones(3)
     if visual.kind != "texture":
-        return visual.face_colors[:, :3] / 255.0
+        return encode(visual.face_colors[:, :3] / 255.0)
     material = visual.material
-    if isinstance(material, trimesh.visual.material.PBRMaterial):
+    if isinstance(material, PBRMaterial):
         factor, image = material.baseColorFactor, material.baseColorTexture
     else:
         factor, image = material.diffuse, material.image
-    tint = np.ones(3) if factor is None else np.asarray(factor, float)[:3] / 255.0
+    tint = np.ones(3) if factor is None else encode(np.asarray(factor)[:3] / 255.0)
     if image is None or visual.uv is None:
-        return np.tile(tint, (len(faces), 1))
+        return tint
+    texel = uv_to_color(visual.uv[part.faces].mean(1), image)[:, :3] / 255.0
     # A texture times black is the texture: exporters leave Kd 0 beside map_Kd.
-    texel = trimesh.visual.color.uv_to_color(visual.uv[faces].mean(1), image)[:, :3] / 255.0
     return texel * (tint if tint.any() else 1.0)
+
+
+def _srgb(linear):
+    return np.where(linear < 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)

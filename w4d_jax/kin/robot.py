@@ -196,8 +196,8 @@ def _geom(model, spec, path: Path, g: int) -> mesh.Surface:
         surface = _mesh(model, spec, path, model.geom_dataid[g])
     else:
         raise InputError(
-            f"link {model.body(model.geom_bodyid[g]).name}: a {kind.name[7:].lower()} geom, "
-            "need a mesh, box, sphere, ellipsoid, cylinder or capsule"
+            f"link {model.body(model.geom_bodyid[g]).name}: geom {kind.name}, need a mesh, "
+            "box, sphere, ellipsoid, cylinder or capsule"
         )
     material = model.geom_matid[g]
     unset = (model.geom_rgba[g] == (0.5, 0.5, 0.5, 1.0)).all()
@@ -279,24 +279,30 @@ def _robot(path: Path, name: str, model, bodies, limits: dict) -> Robot:
 def _couplings(model) -> tuple[np.ndarray, np.ndarray, list[int]]:
     """Every joint's position as gain [njnt,J] @ q + offset [njnt], and the J free joints.
 
-    MuJoCo states both mimic and MJCF couplings as joint equalities:
-    x - x0 = c0 + c1 (y - y0) + higher powers.
+    MuJoCo states mimic joints and MJCF's couplings as joint equalities
+    x - x0 = c0 + c1 (y - y0) + higher powers, or x - x0 = c0 without a y.
     """
     master: dict[int, tuple[int, float, float]] = {}
     for e in range(model.neq):
-        if model.eq_type[e] != mujoco.mjtEq.mjEQ_JOINT or model.eq_obj2id[e] < 0:
+        if model.eq_type[e] in (mujoco.mjtEq.mjEQ_CONNECT, mujoco.mjtEq.mjEQ_WELD):
+            raise InputError(
+                f"equality {model.equality(e).name or e} closes a kinematic loop, need a "
+                "tree (couple the joints instead)"
+            )
+        if model.eq_type[e] != mujoco.mjtEq.mjEQ_JOINT:
             continue
-        x, y, c = model.eq_obj1id[e], model.eq_obj2id[e], model.eq_data[e, :5]
+        x, y, c = int(model.eq_obj1id[e]), int(model.eq_obj2id[e]), model.eq_data[e, :5]
         if c[2:].any():
             raise InputError(
                 f"joint {_joint_name(model, x)}: coupled by a polynomial of "
                 "degree > 1, need a linear one"
             )
-        x0, y0 = (model.qpos0[model.jnt_qposadr[j]] for j in (x, y))
-        master[int(x)] = (int(y), float(c[1]), float(x0 + c[0] - c[1] * y0))
+        x0, y0 = (model.qpos0[model.jnt_qposadr[j]] if j >= 0 else 0.0 for j in (x, y))
+        slope = float(c[1]) if y >= 0 else 0.0
+        master[x] = (y, slope, float(x0 + c[0] - slope * y0))
     free = [j for j in range(model.njnt) if j not in master and model.jnt_type[j] != FREE]
     if not free:
-        raise InputError("every joint mimics another, need one that leads")
+        raise InputError("every joint is tied to another or fixed, need a free one")
     gain, offset = np.zeros((model.njnt, len(free))), np.zeros(model.njnt)
     gain[free, range(len(free))] = 1.0
     for joint in master:
@@ -309,7 +315,9 @@ def _couplings(model) -> tuple[np.ndarray, np.ndarray, list[int]]:
             seen.add(lead)
             lead, c1, c0 = master[lead]
             scale, shift = scale * c1, shift + scale * c0
-        gain[joint, free.index(lead)], offset[joint] = scale, shift
+        offset[joint] = shift
+        if lead >= 0:
+            gain[joint, free.index(lead)] = scale
     return gain, offset, free
 
 

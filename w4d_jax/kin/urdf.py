@@ -31,8 +31,7 @@ class Urdf(NamedTuple):
 
 def read(robot: Element, folder: Path) -> Urdf:
     """Raises InputError naming the link, joint or path that is wrong."""
-    links = [_name(e, "link") for e in robot.iterfind("link")]
-    joints = {_name(e, "joint"): e for e in robot.iterfind("joint")}
+    links, joints = list(_named(robot, "link")), _named(robot, "joint")
     if any("xacro" in str(e.tag) for e in robot.iter()) or not links:
         raise InputError(
             f"{len(links)} links and {len(joints)} joints, need at least one of each; "
@@ -106,13 +105,10 @@ def _bare_joint(name: str, joint: Element, limits, links: list[str], joints) -> 
             raise InputError(
                 f"joint {name}: mimics {master!r}, which is no moving joint here"
             )
-        values = {
-            key: str(
-                _numbers(mimic.get(key), 1, f"joint {name} mimic {key}", (default,))[0]
-            )
-            for key, default in (("multiplier", 1.0), ("offset", 0.0))
-        }
-        SubElement(bare, "mimic", joint=master, **values)
+        follower = SubElement(bare, "mimic", {"joint": master})
+        for key, default in (("multiplier", 1.0), ("offset", 0.0)):
+            where = f"joint {name} mimic {key}"
+            follower.set(key, repr(_numbers(mimic.get(key), 1, where, (default,))[0]))
     return bare
 
 
@@ -167,8 +163,7 @@ def _visuals(robot: Element, folder: Path) -> list[tuple[str, mesh.Surface]]:
     }
     files: dict[Path, mesh.Surface] = {}
     found = []
-    for link in robot.iterfind("link"):
-        name = _name(link, "link")
+    for name, link in _named(robot, "link").items():
         for visual in link.iterfind("visual"):
             where = f"link {name} visual"
             xyz = _numbers(_attribute(visual, "origin", "xyz"), 3, where, (0, 0, 0))
@@ -238,11 +233,14 @@ def _pose(xyz, rpy) -> np.ndarray:
     return pose
 
 
-def _name(element: Element, kind: str) -> str:
-    name = element.get("name")
-    if not name:
-        raise InputError(f"a {kind} has no name")
-    return name
+def _named(robot: Element, kind: str) -> dict[str, Element]:
+    found: dict[str, Element] = {}
+    for element in robot.iterfind(kind):
+        name = element.get("name")
+        if not name or name in found:
+            raise InputError(f"{kind} {name!r}: need a name, and each only once")
+        found[name] = element
+    return found
 
 
 def _attribute(element: Element, tag: str, attribute: str) -> Any:
