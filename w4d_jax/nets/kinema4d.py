@@ -1,13 +1,12 @@
 """Kinema4D: a video transformer that sees RGB and pointmap side by side and a known robot.
 
-Modalities are joined along the width (RGB left, pointmap right), share rotary positions and
-differ by a learned domain embedding. The robot's geometry enters in three places: its latent,
-projected, is added to the condition latent; its mask overwrites the condition's mask; its
-patches are the context tokens of every cross-attention (arXiv 2603.16669).
+Modalities are joined along the width (RGB left, pointmap right), share rotary positions
+and differ by a learned domain embedding. The robot's geometry enters in three places: its
+latent, projected, is added to the condition latent; its mask overwrites the condition's
+mask; its patches are the context tokens of every cross-attention (arXiv 2603.16669).
 """
 
 import dataclasses
-import math
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,9 +16,9 @@ from w4d_jax.nets.dit import DiT, DiTConfig, wan_14b_i2v
 from w4d_jax.nets.ops import LayerNorm, PatchLinear, rope, zeros
 from w4d_jax.types import InputError
 
-# What the paper trains: low-rank pairs on these, and the parameters it adds in full.
+# What the paper trains: low-rank pairs on these modules, and these subtrees in full.
 LORA_TARGETS = r"dit/blocks/(self|cross)/[qkvo]"
-ADDED = r"(domain|robot_.*)"
+ADDED = ("domain", "robot_tokens", "robot_latent")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Kinema4DConfig:
 
 
 def kinema4d_14b() -> dict:
-    """The paper's model: Wan2.1-I2V-14B, 49 frames of 480x720, pointmap of the robot only."""
+    """The paper's model: Wan2.1-I2V-14B, 49 frames of 480x720, robot pointmap only."""
     return {"dit": DiTConfig(**wan_14b_i2v()), "variant": "pm"}
 
 
@@ -66,9 +65,9 @@ class Kinema4D(nn.Module):
 
     noisy f[B,t,h,W,C], condition f[B,t,h,W,M+C] (mask, then latent of the first frame),
     robot f[B,t,h,w,M+C] (mask, then latent of the robot alone), time f[B] in 0..1000,
-    image f[B,I,image_dim] or None -> f32[B,t,h,W,C]. W is the joint width: `modalities` x one
-    width; the robot's w is `robot_modalities` x one width. `gain` f[] scales the robot's
-    projection: 2 is the second forward of the authors' sampler, which adds it twice.
+    image f[B,I,image_dim] or None -> f32[B,t,h,W,C]. W is the joint width: `modalities` x
+    one width; the robot's w is `robot_modalities` x one width. `gain` f[] scales the
+    robot's projection: 2 is the second forward of the authors' sampler (it adds it twice).
     """
 
     config: Kinema4DConfig
@@ -78,7 +77,7 @@ class Kinema4D(nn.Module):
         self.dit = DiT(config.dit)
         self.robot_tokens = RobotTokens(config)
         self.robot_latent = config.dit.linear(
-            config.dit.out_channels, "robot_latent", init=zeros
+            config.dit.out_channels, "robot_latent", kernel_init=zeros
         )
         shape = (config.modalities, config.dit.width)
         self.domain = self.param("domain", zeros, shape, jnp.float32)
@@ -129,7 +128,7 @@ class RobotTokens(nn.Module):
         x = PatchLinear(width, patch, dit.dtype, dit.param_dtype, name="patch")(robot)
         x = nn.gelu(LayerNorm(1e-5, name="norm")(x), approximate=False) + position
         x = x.reshape(robot.shape[0], -1, width)
-        return dit.linear(dit.width, "out", init=zeros)(x)
+        return dit.linear(dit.width, "out", kernel_init=zeros)(x)
 
 
 def joint_rope(grid: tuple[int, int, int], config: Kinema4DConfig) -> np.ndarray:
@@ -141,25 +140,20 @@ def joint_rope(grid: tuple[int, int, int], config: Kinema4DConfig) -> np.ndarray
 
 def _check(config: Kinema4DConfig, noisy, condition, robot) -> None:
     """Refuses sizes that do not fit each other, in one line."""
-    t, h, width = noisy.shape[1:4]
-    one = width // config.modalities
-    grid, side = config.robot_grid, config.robot_patch
-    step = math.lcm(side, config.dit.patch[2])
-    if (t, h, one) != (
-        grid[0],
-        grid[1] * side,
-        grid[2] * side,
-    ) or width % config.modalities:
+    B, *latent = noisy.shape[:-1]
+    t, h, w = config.robot_grid
+    h, w = h * config.robot_patch, w * config.robot_patch
+    if latent != [t, h, config.modalities * w]:
         raise InputError(
-            f"latent of {t} frames, {h} x {width}: need {grid[0]} frames, {grid[1] * side} x "
-            f"{config.modalities * grid[2] * side} (robot_grid {grid} x robot_patch {side}; "
-            f"sides are multiples of {step})"
+            f"latent of {latent} (frames, rows, joint columns): need "
+            f"{[t, h, config.modalities * w]} ({config.modalities} modalities of "
+            f"robot_grid {config.robot_grid} x robot_patch {config.robot_patch})"
         )
     channels = config.mask_channels + config.dit.out_channels
-    for name, x, columns in (
-        ("condition", condition, width),
-        ("robot", robot, config.robot_modalities * one),
+    for name, x, modalities in (
+        ("condition", condition, config.modalities),
+        ("robot condition", robot, config.robot_modalities),
     ):
-        need = (*noisy.shape[:3], columns, channels)
+        need = (B, t, h, modalities * w, channels)
         if x.shape != need:
             raise InputError(f"{name} of shape {x.shape}: need {need}")

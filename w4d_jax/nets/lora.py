@@ -16,8 +16,8 @@ Tree = dict[str, Any]
 
 
 def init(key, params: Tree, rank: int, targets: str, dtype: str = "float32") -> Tree:
-    """Pairs for every module whose path matches `targets`: a uniform in +-1/sqrt(in), b zero,
-    so that the adapted model starts as the given one. Works under `jax.eval_shape`."""
+    """Pairs for every module whose path matches `targets`: a uniform in +-1/sqrt(in), b
+    zero, so that the adapted model starts as the given one."""
     pairs: Tree = {}
     for path, kernel in _paths(params):
         *module, leaf = path
@@ -57,7 +57,7 @@ def merge(params: Tree, pairs: Tree, scale: float) -> Tree:
 
 
 def split(params: Tree, keep: Callable[[str], bool]) -> tuple[Tree, Tree]:
-    """(leaves whose path "a/b/c" satisfies `keep`, the others): what trains, what is frozen."""
+    """(leaves whose path "a/b/c" satisfies `keep`, the others): what trains, what rests."""
     chosen: Tree = {}
     rest: Tree = {}
     for path, leaf in _paths(params):

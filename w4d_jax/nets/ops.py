@@ -1,7 +1,7 @@
 """Leaf maths of the networks: linear maps, norms, rotary phases, time sinusoids, patches.
 
-Precision is decided here and nowhere else: a `Linear` multiplies in its own dtype, norms and
-rotations work in float32 and return it.
+Precision is decided here and nowhere else: a `Linear` multiplies in its own dtype, norms
+and rotations work in float32 and return it.
 """
 
 import math
@@ -17,7 +17,7 @@ zeros = nn.initializers.zeros
 
 
 class Linear(nn.Module):
-    """x f[...,I] -> x W + b f[...,O]; plus x A B where the collection `lora` has such a pair.
+    """x f[...,I] -> x W + b f[...,O]; plus x A B where the collection `lora` has a pair.
 
     kernel f[I,O], bias f[O], lora a f[I,R], b f[R,O].
     """
@@ -25,12 +25,12 @@ class Linear(nn.Module):
     features: int
     dtype: str = "float32"
     param_dtype: str = "float32"
-    init: Callable = xavier
+    kernel_init: Callable = xavier
 
     @nn.compact
     def __call__(self, x):
         shape = (x.shape[-1], self.features)
-        kernel = self.param("kernel", self.init, shape, self.param_dtype)
+        kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
         bias = self.param("bias", zeros, shape[1:], self.param_dtype)
         x = x.astype(self.dtype)
         y = x @ kernel.astype(self.dtype) + bias.astype(self.dtype)
@@ -94,8 +94,8 @@ def layer_norm(x, eps: float):
 def rope(grid: tuple[int, int, int], head_dim: int) -> np.ndarray:
     """Rotary phases of a (t, h, w) grid: f32[2,t,h,w,K/2], cosines then sines.
 
-    h and w take 2 floor(K/6) of the K dimensions each, t the rest; position i of an axis with
-    d dimensions turns pair j by i 10000^(-2j/d). Built in float64: Wan2.1's table.
+    h and w take 2 floor(K/6) of the K dimensions each, t the rest; position i of an axis
+    with d dimensions turns pair j by i 10000^(-2j/d). Built in float64: Wan2.1's table.
     """
     side = 2 * (head_dim // 6)
     phases = []

@@ -1,8 +1,8 @@
 """Names and layouts of PyTorch checkpoints, two ways and total. numpy only.
 
-A table is a tuple of `Tensor`s: where a leaf lives in our tree, what the checkpoint calls it,
-and how the axes differ. `from_torch` and `to_torch` read it in either direction and refuse
-anything the table does not name. Blocks are stacked in our tree, one tensor a layer in theirs.
+A table is a tuple of `Tensor`s: where a leaf lives in our tree, what the checkpoint calls
+it, and how the axes differ. `from_torch` and `to_torch` read it in either direction and
+refuse anything it does not name. Blocks are stacked in our tree, one by one in theirs.
 """
 
 import re
@@ -29,7 +29,7 @@ class Layout(NamedTuple):
 
 
 class Tensor(NamedTuple):
-    """One row of a table; `layers` > 0: theirs has `{}` for the layer, ours a leading axis."""
+    """One row of a table; `layers` > 0: theirs has `{}` for it, ours a leading axis."""
 
     ours: str  # "dit/blocks/self/q/kernel"
     theirs: str  # "blocks.{}.attn1.to_q.weight"
