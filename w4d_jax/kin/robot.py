@@ -15,8 +15,14 @@ import numpy as np
 from w4d_jax.kin import forward, mesh, urdf
 from w4d_jax.types import InputError
 
-HINGE, SLIDE = int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE)
-FREE = int(mujoco.mjtJoint.mjJNT_FREE)
+# Plain numbers: mujoco's enumerations do not equal the integers of its arrays both ways.
+HINGE, SLIDE, FREE = map(
+    int,
+    (mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_SLIDE, mujoco.mjtJoint.mjJNT_FREE),
+)
+JOINT, CONNECT, WELD = map(
+    int, (mujoco.mjtEq.mjEQ_JOINT, mujoco.mjtEq.mjEQ_CONNECT, mujoco.mjtEq.mjEQ_WELD)
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -284,12 +290,12 @@ def _couplings(model) -> tuple[np.ndarray, np.ndarray, list[int]]:
     """
     master: dict[int, tuple[int, float, float]] = {}
     for e in range(model.neq):
-        if model.eq_type[e] in (mujoco.mjtEq.mjEQ_CONNECT, mujoco.mjtEq.mjEQ_WELD):
+        if model.eq_type[e] in (CONNECT, WELD) and model.eq_active0[e]:
             raise InputError(
                 f"equality {model.equality(e).name or e} closes a kinematic loop, need a "
                 "tree (couple the joints instead)"
             )
-        if model.eq_type[e] != mujoco.mjtEq.mjEQ_JOINT:
+        if model.eq_type[e] != JOINT or not model.eq_active0[e]:
             continue
         x, y, c = int(model.eq_obj1id[e]), int(model.eq_obj2id[e]), model.eq_data[e, :5]
         if c[2:].any():
