@@ -141,19 +141,23 @@ def pick(clip: Clip, frames: int) -> np.ndarray:
 
 def cut(view: View, at: np.ndarray, height: int, width: int) -> View:
     """The frames `at` of a view, centre-cropped to height : width and resized; T poses."""
-    (left, top, right, bottom), camera = frame(view.camera, height, width)
+    box, camera = frame(view.camera, height, width)
+    left, top, right, bottom = box
     poses = camera.cam_from_world
     poses = poses[at] if poses.ndim == 3 else np.tile(poses, (len(at), 1, 1))
     # The source pixel whose centre is nearest to that of each target pixel.
     rows = top + ((np.arange(height) + 0.5) * (bottom - top) / height).astype(int)
     columns = left + ((np.arange(width) + 0.5) * (right - left) / width).astype(int)
-    nearest = np.ix_(at, rows, columns)
+
+    def nearest(x):
+        return x[at[:, None], rows].take(columns, 2)
+
     return View(
         dataclasses.replace(camera, cam_from_world=poses),
-        np.stack([resize(image, view.camera, height, width) for image in view.rgb[at]]),
-        view.depth[nearest],
-        view.robot_depth[nearest],
-        view.robot_rgb[nearest],
+        resize(view.rgb[at], box, height, width),
+        nearest(view.depth),
+        nearest(view.robot_depth),
+        nearest(view.robot_rgb),
     )
 
 
@@ -168,8 +172,8 @@ def frame(camera: Camera, height: int, width: int) -> tuple[tuple, Camera]:
     return (left, top, left + wide, top + high), inside
 
 
-def resize(image: np.ndarray, camera: Camera, height: int, width: int) -> np.ndarray:
-    """An image u8[H,W,3] of the camera, cut to `frame` and filtered to height x width."""
-    box, _ = frame(camera, height, width)
-    small = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, box)
-    return np.asarray(small)
+def resize(images: np.ndarray, box: tuple, height: int, width: int) -> np.ndarray:
+    """The box (left, top, right, bottom) of images u8[N,H,W,3], filtered to the size."""
+    size, smooth = (width, height), Image.Resampling.BILINEAR
+    small = (Image.fromarray(image).resize(size, smooth, box) for image in images)
+    return np.stack([np.asarray(image) for image in small])

@@ -30,7 +30,7 @@ def known_batch(
             f"image of {image.shape[0]}x{image.shape[1]}: the camera has "
             f"{camera.height}x{camera.width} (height x width); give the image it belongs to"
         )
-    _, small = frame(camera, height, width)
+    box, small = frame(camera, height, width)
     center, scale = normaliser(robot.reach, small)
     alone = draw_robot(robot, joints, small)
     depth = np.asarray(alone.depth)
@@ -41,7 +41,7 @@ def known_batch(
         )
     poses = np.broadcast_to(small.cam_from_world, (len(joints), 4, 4))
     return {
-        "rgb": resize(image, camera, height, width)[None, None],
+        "rgb": resize(image[None], box, height, width)[None],
         "robot_depth": depth[None],
         "robot_rgb": np.asarray(alone.rgb)[None],
         "K": np.asarray(small.K)[None],
