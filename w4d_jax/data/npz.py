@@ -50,7 +50,7 @@ def _load(path: Path, names: list[str]) -> dict[str, np.ndarray]:
             missing = [name for name in names if name not in file.files]
             if missing:
                 raise InputError(f"{path}: no {', '.join(missing)}; it holds {file.files}")
-            return {name: file[name] for name in names}
+            arrays = {name: file[name] for name in names}
     except InputError:
         raise
     except OSError as error:
@@ -60,6 +60,10 @@ def _load(path: Path, names: list[str]) -> dict[str, np.ndarray]:
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: damaged ({reason})") from error
+    for name, x in arrays.items():
+        if not isinstance(x, np.ndarray):  # numpy gives bytes where no .npy header is
+            raise InputError(f"{path}: damaged ({name} is not an array)")
+    return arrays
 
 
 def _is(x: np.ndarray, kind: str, *axes: str) -> bool:
