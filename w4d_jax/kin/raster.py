@@ -51,20 +51,25 @@ def _rasterize_jvp(height, width, near, primals, tangents):
     depth, triangle = rasterize_planes(corners, K, height, width, near)
 
     def seen(planes):
-        return jnp.stack([_take(plane.T, triangle.clip(0)) for plane in planes])
+        """[coordinate][corner] f32[H,W] of the triangle at each pixel."""
+        return [[_take(row, triangle.clip(0)) for row in plane] for plane in planes]
 
     def rays(K):
-        return jnp.moveaxis(pixel_rays(K, height, width), -1, 0)
+        r = pixel_rays(K, height, width)
+        return r[..., 0], r[..., 1], r[..., 2]
 
-    r, dr = jax.jvp(rays, (K,), (tangents[1],))  # f32[3,H,W]
-    c = jnp.moveaxis(seen(corners), -1, 1)  # f32[3,3,H,W] (coordinate, corner)
-    dc = jnp.moveaxis(seen(tangents[0]), -1, 1)
+    r, dr = jax.jvp(rays, (K,), (tangents[1],))
+    c, dc = seen(corners), seen(tangents[0])
     e, total, _ = _edge_products(c, r[0], r[1])
-    b = jnp.stack(e) / jnp.where(total > 0, total, 1.0)
-    n = jnp.cross(c[:, 1] - c[:, 0], c[:, 2] - c[:, 0], axis=0)
-    along = jnp.sum(n * r, 0)
-    n /= jnp.where((triangle >= 0) & (along < 0), along, -jnp.inf)
-    dz = jnp.sum(n * (jnp.sum(b * dc, 1) - depth * dr), 0)
+    total = jnp.where(total > 0, total, 1.0)
+    p, q = ([c[i][k] - c[i][0] for i in range(3)] for k in (1, 2))
+    n = [p[i - 2] * q[i - 1] - p[i - 1] * q[i - 2] for i in range(3)]
+    along = n[0] * r[0] + n[1] * r[1] + n[2] * r[2]
+    dz = 0.0
+    for i in range(3):
+        dp = (e[0] * dc[i][0] + e[1] * dc[i][1] + e[2] * dc[i][2]) / total
+        dz += n[i] * (dp - depth * dr[i])
+    dz /= jnp.where((triangle >= 0) & (along < 0), along, -jnp.inf)
     return (depth, triangle), (dz, np.zeros(triangle.shape, jax.dtypes.float0))
 
 

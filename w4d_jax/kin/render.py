@@ -44,12 +44,8 @@ def render_robot(robot, q, camera: Camera) -> RobotView:
 
     Pointmap and depth differentiate with respect to q and the camera, at fixed coverage.
     """
-    if robot.triangles.corners.shape[0] == 0:
-        raise InputError(
-            f"robot {robot.name}: no visual meshes, so there is nothing to draw"
-        )
     frames = _frames(camera, jnp.shape(q)[0], "joints")
-    return _robot_view(robot.triangles, frames[:, None] @ robot.link_poses(q), camera)
+    return _robot_view(robot.triangles, robot.link_poses(q), frames, camera)
 
 
 def render_scene(triangles: Triangles, world_from_link, camera: Camera, light: Light):
@@ -74,21 +70,20 @@ def _frames(camera: Camera, count: int, what: str):
 
 
 @jax.jit
-def _robot_view(triangles, cam_from_link, camera):
-    def frame(pose):
-        depth, link, _ = draw(pose)
+def _robot_view(triangles, world_from_link, cam_from_world, camera):
+    def frame(poses):
+        depth, link, _ = draw(*poses)
         return RobotView(pointmap(depth, camera.K), link >= 0, depth, link)
 
     draw = _drawer(triangles, camera)
-    return jax.lax.map(frame, cam_from_link)
+    return jax.lax.map(frame, (world_from_link, cam_from_world))
 
 
 @jax.jit
 def _scene_view(triangles, world_from_link, cam_from_world, camera, light):
     def frame(poses):
-        world_from_link, cam_from_world = poses
-        depth, link, triangle = draw(cam_from_world @ world_from_link)
-        color = shade(world_from_link)
+        depth, link, triangle = draw(*poses)
+        color = shade(poses[0])
         rgb = jnp.where(triangle[..., None] < 0, jnp.uint8(0), color[triangle])
         return SceneView(rgb, depth, link)
 
@@ -97,15 +92,19 @@ def _scene_view(triangles, world_from_link, cam_from_world, camera, light):
 
 
 def _drawer(triangles: Triangles, camera: Camera):
-    """cam_from_link f32[L,4,4] -> depth f32[H,W], link i32[H,W], triangle i32[H,W].
+    """Poses of links and camera -> depth f32[H,W], link i32[H,W], triangle i32[H,W].
 
     Frames are drawn one at a time: memory stays a frame's, time is linear in frames.
     """
+    if triangles.link.shape[0] == 0:
+        raise InputError("triangles: 0, so there is nothing to draw; need visual meshes")
     owner = jnp.asarray(triangles.link)
     # [3, corner, N], laid out so once and not in every frame.
     x, y, z = jax.lax.optimization_barrier(jnp.transpose(triangles.corners, (2, 1, 0)))
 
-    def draw(cam_from_link):
+    def draw(world_from_link, cam_from_world):
+        cam_from_link = jnp.matmul(cam_from_world, world_from_link, precision="highest")
+
         def entry(i, k):
             return cam_from_link[:, i, k].at[owner].get(mode="promise_in_bounds")
 
@@ -127,7 +126,7 @@ def _shader(triangles: Triangles, light: Light):
     albedo = _linear(triangles.color)
 
     def shade(world_from_link):
-        lamp_in_link = jnp.einsum("lij,i->lj", world_from_link[:, :3, :3], lamp)
+        lamp_in_link = lamp @ world_from_link[:, :3, :3]
         cosine = jnp.sum(normal * lamp_in_link[triangles.link], -1, keepdims=True)
         radiance = albedo * (light.ambient + light.diffuse * jnp.maximum(cosine, 0.0))
         return jnp.round(255.0 * _srgb(jnp.clip(radiance, 0.0, 1.0))).astype(jnp.uint8)
