@@ -1,5 +1,6 @@
 """Readers of others' files: right frames of reference; InputError for whatever is wrong."""
 
+import importlib.util
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ import pytest
 from clips import make_clip
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from w4d_jax.data import record
@@ -16,6 +18,7 @@ from w4d_jax.data.calvin import CalvinSource
 from w4d_jax.data.droid import DroidSource
 from w4d_jax.data.npz import read_npz
 from w4d_jax.data.result import Result, new_folder, read_result, view_result, write_result
+from w4d_jax.data.store import StoreSource
 from w4d_jax.data.video import read_video, write_video
 from w4d_jax.kin import load_robot
 from w4d_jax.kin.camera import project, to_camera
@@ -443,3 +446,57 @@ def test_droid_data_agrees_with_the_robot():
     np.testing.assert_allclose(flange[:, :3, 3], clip.actions[:, :3], atol=1e-6)
     turn = Rotation.from_quat(clip.actions[:, 3:7], scalar_first=True).as_matrix()
     np.testing.assert_allclose(flange[:, :3, :3], turn, atol=1e-5)
+
+
+# ------ tools/prepare.py
+
+
+@pytest.fixture(scope="module")
+def prepare():
+    path = Path(__file__).parents[1] / "tools" / "prepare.py"
+    spec = importlib.util.spec_from_file_location("prepare", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def test_prepare_writes_a_store_and_takes_clips_out(prepare, urdf, tmp_path, capsys):
+    (tmp_path / "npz").mkdir()
+    for name in ("a", "b"):
+        np.savez(tmp_path / "npz" / f"{name}.npz", **calvin_arrays())
+    store, out = str(tmp_path / "store"), tmp_path / "clip"
+    data = ["--data", str(tmp_path / "npz"), "--robot", str(urdf)]
+    assert prepare(["calvin", *data, "--out", store]) == 0
+    assert "2 clips" in capsys.readouterr().out
+    take = ["clip", "--store", store, "--view", "static", "--out", str(out)]
+    size = ["--frames", "2", "--size", "12", "16"]
+    assert prepare([*take, "--index", "1", *size]) == 0
+    clip = StoreSource(store)[1]
+    result = read_result(out / "truth")
+    assert result.rgb.shape == (2, 12, 16, 3)
+    np.testing.assert_allclose(Camera.from_json(out / "camera.json").K, result.camera.K)
+    np.testing.assert_array_equal(np.asarray(Image.open(out / "first.png")), result.rgb[0])
+    q = read_npz(out / "q.npz", {"joint_names": "U J", "q": "f4 T J"})
+    assert tuple(q["joint_names"]) == clip.joint_names
+    np.testing.assert_array_equal(q["q"], clip.joints[[0, -1]])
+    actions = read_npz(out / "actions.npz", {"ee_pose": "f4 T 7", "gripper": "f4 T"})
+    got = np.column_stack([actions["ee_pose"], actions["gripper"]])
+    np.testing.assert_array_equal(got, clip.actions[[0, -1]])
+
+    before = sorted(tmp_path.rglob("*"))
+    for arguments, message in [
+        (["calvin", *data, "--out", store], "exists already"),
+        (["calvin", *data, "--out", f"{store}2", "--shard-clips", "0"], "--shard-clips 0"),
+        (["calvin", "--data", "/nowhere", *data[2:], "--out", "x"], "no .npz files"),
+        ([*take, "--index", "2"], "clips 0..1"),
+        ([*take[:3], "--view", "top", "--index", "0", "--out", "x"], "it has ['static'"),
+        ([*take, "--index", "0"], "exists already"),
+        (
+            ["clip", "--store", "/no", "--view", "v", "--index", "0", "--out", "x"],
+            "cannot read",
+        ),
+    ]:
+        assert prepare(arguments) == 2
+        error = capsys.readouterr().err.strip()
+        assert error.startswith("error: ") and message in error and "\n" not in error
+    assert sorted(tmp_path.rglob("*")) == before
