@@ -206,8 +206,8 @@ def test_the_robot_is_written_into_its_region_and_nowhere_else(
 @pytest.mark.parametrize(("variant", "added"), [("pm", 1_287_312), ("act", 1_287_568)])
 def test_published_parameter_counts_and_names(variant, added):
     config = Kinema4DConfig(**{**kinema4d_14b(), "variant": variant})
-    x = [jax.ShapeDtypeStruct((1, 13, 60, w, c), jnp.float32)
-         for w, c in ((180, 16), (180, 20), (90 * config.robot_modalities, 20))]  # fmt: skip
+    sizes = ((180, 16), (180, 20), (90 * config.robot_modalities, 20))
+    x = [jax.ShapeDtypeStruct((1, 13, 60, *size), jnp.float32) for size in sizes]
     image = jax.ShapeDtypeStruct((1, 257, 1280), jnp.float32)
     tree = jax.eval_shape(Kinema4D(config).init, jax.random.key(0), *x, jnp.zeros(1), image)
     tree = tree["params"]

@@ -25,7 +25,7 @@ def by_head(q, k, v):
 
     On a CPU 2-D products beat batched ones, and the weights of one head stay in its cache:
     recomputing them in the backward pass (`jax.checkpoint`) is cheaper than reading them
-    back from memory. `bench/attention.py` compares.
+    back from memory. `bench/network.py` compares.
     """
     B, L, N, K = q.shape
     runs = math.ceil(L / max(1, SCORES // k.shape[1]))
