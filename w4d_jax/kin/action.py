@@ -81,11 +81,10 @@ def joints_from_actions(
         poses = _numbers(arrays, "ee_pose", "T 7")
     else:
         poses = accumulate(robot, link, q0, _numbers(arrays, "ee_delta", "T 6"))
-    fingers = _fingers(arrays, gripper, len(poses))
+    joints, fingers = _fingers(arrays, gripper, len(poses))
     found = inverse(robot, link, poses, q0)
     _demand(found, link, tolerance)
-    if fingers is not None:
-        found.q[:, gripper.joints] = fingers
+    found.q[:, joints] = fingers
     return found.q, found
 
 
@@ -113,14 +112,14 @@ def _start(arrays, robot) -> np.ndarray:
     return robot.neutral
 
 
-def _fingers(arrays, gripper, T: int) -> np.ndarray | None:
-    """Finger joints f32[T,g]; None where they stay as in q0."""
+def _fingers(arrays, gripper, T: int) -> tuple[np.ndarray, np.ndarray]:
+    """The joints i64[g] that the opening sets, and to what f32[T,g]."""
     if "gripper" not in arrays:
         if gripper is not None and "q0" not in arrays:
             raise InputError(
                 "no gripper: need gripper [T] in metres, or q0 to keep it as it is"
             )
-        return None
+        return np.zeros(0, int), np.zeros((T, 0), np.float32)
     if gripper is None:
         raise InputError(
             "gripper: the robot has no finger joints beyond its hand; leave it out"
@@ -128,7 +127,7 @@ def _fingers(arrays, gripper, T: int) -> np.ndarray | None:
     opening = _numbers(arrays, "gripper", "T")
     if len(opening) != T:
         raise InputError(f"gripper: {len(opening)} frames, the end effector has {T}")
-    return finger_joints(gripper, opening)
+    return gripper.joints, finger_joints(gripper, opening)
 
 
 def _demand(found: IK, link: str, tolerance: float) -> None:
