@@ -52,8 +52,8 @@ def train(width, heads, layers, grid, remat, batch=8, tokens=32) -> None:
     memory = step.memory_analysis().temp_size_in_bytes / 2**20
     print(
         f"width {D}, {layers} layers, {batch} x {L} tokens, remat {remat}: "
-        f"{wall:.0f} ms wall, {cpu:.0f} ms CPU, {flops / wall / 1e6:.0f} GFLOP/s, {memory:.0f} MiB, "
-        f"compiled in {compile_seconds:.1f} s"
+        f"{wall:.0f} ms wall, {cpu:.0f} ms CPU, {flops / wall / 1e6:.0f} GFLOP/s, "
+        f"{memory:.0f} MiB, compiled in {compile_seconds:.1f} s"
     )
 
 
