@@ -4,6 +4,7 @@
 
 import dataclasses
 import functools
+import warnings
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -177,9 +178,14 @@ def _from_mjcf(path: Path, root) -> Robot:
 
 
 def _checked(action):
-    """What MuJoCo returns; its complaint, on one line, where it has one."""
+    """What MuJoCo returns; its complaint, on one line, where it has one.
+
+    Its warnings are about masses, which kinematics does not use.
+    """
     try:
-        return action()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return action()
     except (ValueError, RuntimeError, mujoco.FatalError) as error:
         raise InputError(f"MuJoCo: {' '.join(str(error).split())}") from error
 

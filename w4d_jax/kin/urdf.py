@@ -18,6 +18,7 @@ from w4d_jax.types import InputError
 
 MOVING = ("revolute", "continuous", "prismatic")
 GREY = (0.7, 0.7, 0.7)
+LARGE = 1e6  # no robot has such a length or angle; a damaged file may
 
 
 class Urdf(NamedTuple):
@@ -96,7 +97,7 @@ def _bare_joint(name: str, joint: Element, limits, links: list[str], joints) -> 
         element = bare.find(tag)
         element = SubElement(bare, tag) if element is None else element
         element.set(attribute, " ".join(map(repr, numbers)))
-    if math.isfinite(limits[1] - limits[0]):
+    if limits[0] < limits[1] and math.isfinite(limits[1] - limits[0]):
         SubElement(bare, "limit", lower=repr(limits[0]), upper=repr(limits[1]))
     mimic = joint.find("mimic")
     if mimic is not None and kind in MOVING:
@@ -255,8 +256,6 @@ def _numbers(text: str | None, count: int, where: str, default=None) -> tuple[fl
         numbers = tuple(float(word) for word in (text or "").split())
     except ValueError:
         numbers = ()
-    if len(numbers) != count or not all(map(math.isfinite, numbers)):
-        raise InputError(
-            f"{where}: {text!r}, need {count} finite number{'s' * (count > 1)}"
-        )
+    if len(numbers) != count or not all(abs(number) < LARGE for number in numbers):
+        raise InputError(f"{where}: {text!r}, need {count} x a number below {LARGE:g}")
     return numbers
