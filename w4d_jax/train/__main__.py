@@ -1,37 +1,55 @@
-"""python -m w4d_jax.train --config configs/kinema4d.py[:preset] [--workdir DIR] [--config.key=value ...]"""
+"""Trains what a config describes; the same workdir again goes on where the run was.
 
+    python -m w4d_jax.train --config configs/kinema4d.py[:preset] [--workdir DIR] \\
+        [--config.key=value ...]
+
+DIR receives config.json, metrics.jsonl (a line a report), tensorboard/, checkpoints/ and
+samples/. SIGTERM or Ctrl-C saves a checkpoint and leaves.
+"""
+
+import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from absl import app, flags, logging
-from ml_collections import config_flags
-
+from w4d_jax.train.config import load_config, override
 from w4d_jax.train.loop import run
 from w4d_jax.types import InputError
 
-CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "configs/NAME.py[:preset]", lock_config=True
-)
-WORKDIR = flags.DEFINE_string(
-    "workdir",
-    None,
-    "where the run lives; the same folder again resumes it (default: runs/NAME)",
-)
 
-
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}")
-    if CONFIG.value is None:
-        raise app.UsageError("--config is required, e.g. --config configs/kinema4d.py")
-    logging.set_verbosity(logging.WARNING)
-    workdir = Path(WORKDIR.value or f"runs/{CONFIG.value.name}")
+def main(arguments=None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m w4d_jax.train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", required=True, metavar="FILE.py[:preset]")
+    parser.add_argument("--workdir", metavar="DIR", help="default: runs/ and config.name")
+    args, rest = parser.parse_known_args(arguments)
+    changes = list(assignments(rest, parser))
     try:
-        run(CONFIG.value, workdir)
+        config = load_config(args.config)
+        for key, text in changes:
+            override(config, key, text)
+        run(config, Path(args.workdir or f"runs/{config.name}"))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        return 2
+    return 0
+
+
+def assignments(words: list[str], parser) -> Iterator[tuple[str, str]]:
+    """--config.a.b=value and --config.a.b value -> ("a.b", "value")."""
+    rest = iter(words)
+    for word in rest:
+        key, equals, text = word.partition("=")
+        if not key.startswith("--config."):
+            parser.error(f"unrecognised argument: {word}")
+        if not equals and not (text := next(rest, "")):
+            parser.error(f"{word}: need a value")
+        yield key.removeprefix("--config."), text
 
 
 if __name__ == "__main__":
-    app.run(main)
+    sys.exit(main())

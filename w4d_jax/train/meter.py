@@ -1,43 +1,46 @@
 """What a run reports: metrics.jsonl, TensorBoard events, and a progress bar with an ETA."""
 
 import json
+import math
 import os
 import time
 from pathlib import Path
 
-import numpy as np
-from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore
+from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tqdm import tqdm
 
 
 class Meter:
-    """Writes one JSON object a report, and shows the run to the person who waits for it."""
+    """Writes one JSON object every `every` steps, and shows the run to who waits for it."""
 
-    def __init__(self, workdir: Path, start: int, steps: int):
+    def __init__(self, workdir: Path, start: int, steps: int, every: int = 1):
         self._path = workdir / "metrics.jsonl"
         _forget_after(self._path, start)
         self._lines = self._path.open("a", encoding="utf-8", buffering=1)
         self._events = EventFileWriter(str(workdir / "tensorboard"))
         self._bar = tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True)
+        self._every, self._written = every, start
         self._clock = time.perf_counter()
 
-    def report(self, step: int, metrics: dict) -> None:
-        """metrics: scalars of update number `step`; `seconds` since the last report is added."""
+    def report(self, step: int, metrics: dict[str, float]) -> None:
+        """metrics of update number `step`; adds the mean `seconds` of a step up to here."""
+        self._bar.set_postfix(loss=f"{metrics['loss']:.4f}", refresh=False)
+        self._bar.update(step - self._bar.n)
+        if step % self._every and step != self._bar.total:
+            return
         now = time.perf_counter()
-        seconds, self._clock = now - self._clock, now
-        values = {name: float(np.asarray(value)) for name, value in metrics.items()}
-        line = {"step": step, **values, "seconds": round(seconds, 4)}
-        self._lines.write(json.dumps(line) + "\n")
-        entries = [
-            Summary.Value(tag=k, simple_value=v) for k, v in line.items() if k != "step"
-        ]
+        seconds = (now - self._clock) / (step - self._written)
+        self._clock, self._written = now, step
+        values = {**metrics, "seconds": round(seconds, 4)}
+        # JSON has no NaN: null.
+        line = {k: v if math.isfinite(v) else None for k, v in values.items()}
+        self._lines.write(json.dumps({"step": step, **line}) + "\n")
+        entries = [Summary.Value(tag=k, simple_value=v) for k, v in values.items()]
         self._events.add_event(
             Event(step=step, wall_time=time.time(), summary=Summary(value=entries))
         )
-        self._bar.update(step - self._bar.n)
-        self._bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
 
     def say(self, text: str) -> None:
         """A line above the bar."""

@@ -1,6 +1,7 @@
 """AdamW with warm-up: the only file that builds an optimiser."""
 
 import dataclasses
+from typing import Literal
 
 import jax.numpy as jnp
 import optax
@@ -8,11 +9,11 @@ import optax
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """lr is the peak; warmup counts steps; decay "constant" or "cosine" (to 0 at the end)."""
+    """lr is the peak; warmup counts steps; "cosine" goes to 0 at the last step."""
 
     lr: float
     warmup: int = 100
-    decay: str = "constant"
+    decay: Literal["constant", "cosine"] = "constant"
     b1: float = 0.9
     b2: float = 0.95
     eps: float = 1e-8
@@ -25,10 +26,8 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     """Linear from 0 to lr over `warmup` steps, then constant or cosine to 0 at `steps`."""
     if config.decay == "cosine":
         rest = optax.cosine_decay_schedule(config.lr, max(steps - config.warmup, 1))
-    elif config.decay == "constant":
-        rest = optax.constant_schedule(config.lr)
     else:
-        raise ValueError(f"optimizer.decay {config.decay!r}: need 'constant' or 'cosine'")
+        rest = optax.constant_schedule(config.lr)
     ramp = optax.linear_schedule(0.0, config.lr, max(config.warmup, 1))
     return optax.join_schedules([ramp, rest], [config.warmup])
 
@@ -48,7 +47,7 @@ def optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformati
 
 
 def average(ema, params, step, decay: float):
-    """Exponential moving average whose decay ramps up, so that early samples are not noise."""
+    """Exponential moving average; its decay ramps up: early samples are not noise."""
     ramped = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
     return optax.tree.add(
         optax.tree.scale(ramped, ema), optax.tree.scale(1.0 - ramped, params)

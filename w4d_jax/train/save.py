@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from orbax.checkpoint import v1 as ocp
 
@@ -19,9 +20,10 @@ class Checkpoints:
         except OSError as error:
             raise InputError(f"checkpoints {folder}: cannot create it ({error})") from error
         self.folder = folder
+        newest: Any = ocp.training.preservation_policies.LatestN(keep)
         self._orbax = ocp.training.Checkpointer(
-            folder.absolute(),
-            preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+            str(folder.absolute()),
+            preservation_policy=newest,
         )
         self._pending = None
 
@@ -29,7 +31,10 @@ class Checkpoints:
         """Starts a save; state has left the device when this returns and may be donated."""
         self.wait()
         items = {"state": state, "data": data}
-        self._pending = self._orbax.save_checkpointables_async(step, items, force=True)
+        # A checkpoint of this step may lie there, damaged; `restore` passed it over.
+        self._pending = self._orbax.save_checkpointables_async(
+            step, items, force=True, overwrite=True
+        )
 
     def wait(self) -> None:
         """Returns when the last save is whole on disk; raises what made it fail."""

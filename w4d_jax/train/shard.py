@@ -31,20 +31,26 @@ def make_mesh(sizes: dict[str, int], devices=None) -> Mesh:
     if math.prod(shape) != len(devices):
         raise InputError(
             f"mesh {dict(sizes)}: {fixed} does not make {len(devices)} devices; "
-            f"data=-1 with the others at 1 always does"
+            "data=-1 with the others at 1 always does"
         )
     return Mesh(np.asarray(devices).reshape(shape), AXES, axis_types=(AxisType.Auto,) * 4)
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Examples are spread over data and fsdp together."""
+def batch_sharding(mesh: Mesh, batch: int) -> NamedSharding:
+    """Examples are spread over data and fsdp together, which must divide the batch."""
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    if batch % parts:
+        raise InputError(
+            f"batch={batch}: need a multiple of {parts}, mesh.data x mesh.fsdp "
+            f"(try {max(parts, parts * round(batch / parts))})"
+        )
     return NamedSharding(mesh, P(("data", "fsdp")))
 
 
 def param_sharding(mesh: Mesh, leaf) -> NamedSharding:
     """The longest axis that fsdp divides is cut; small leaves go whole to every device."""
     parts = mesh.shape["fsdp"]
-    spec = [None] * len(leaf.shape)
+    spec: list[str | None] = [None] * len(leaf.shape)
     divisible = [i for i, n in enumerate(leaf.shape) if n % parts == 0]
     if parts > 1 and divisible and math.prod(leaf.shape) >= 2**14:
         spec[max(divisible, key=lambda i: leaf.shape[i])] = "fsdp"

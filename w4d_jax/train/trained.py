@@ -1,23 +1,24 @@
 """A finished (or running) run as something to sample from."""
 
-import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-from ml_collections import ConfigDict
 
+from w4d_jax.train.config import filled
 from w4d_jax.train.optim import OptimizerConfig, optimizer
 from w4d_jax.train.save import UNWANTED, Checkpoints
 from w4d_jax.train.state import init_state
 from w4d_jax.train.task import Task, build
+from w4d_jax.train.workdir import read_config
 from w4d_jax.types import InputError
 
 
 class Trained(NamedTuple):
     """What sampling needs of a run."""
 
-    config: ConfigDict
+    config: Any  # its ConfigDict
     task: Task
     params: Any  # the averaged parameters
     frozen: Any
@@ -27,9 +28,9 @@ class Trained(NamedTuple):
 def load_trained(workdir) -> Trained:
     """The newest checkpoint of a workdir, on one device; optimiser state is not read."""
     workdir = Path(workdir)
-    config = read_config(workdir)
+    config: Any = read_config(workdir)
     task = build(config)
-    tx = optimizer(OptimizerConfig(**config.optimizer), config.steps)
+    tx = optimizer(filled(OptimizerConfig, config.optimizer, "optimizer"), config.steps)
     key = jax.random.key(config.seed)
     params, frozen = jax.eval_shape(task.init, key)
     wanted = jax.eval_shape(lambda p: init_state(p, tx), params)
@@ -38,19 +39,11 @@ def load_trained(workdir) -> Trained:
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), wanted.ema
     )
     unwanted = jax.tree.map(lambda _: UNWANTED, wanted)
-    restored = Checkpoints(workdir / "checkpoints").restore(unwanted._replace(ema=placed))
+    folder, restored = workdir / "checkpoints", None
+    if folder.is_dir():
+        with closing(Checkpoints(folder)) as checkpoints:
+            restored = checkpoints.restore(unwanted._replace(ema=placed))
     if restored is None:
         raise InputError(f"checkpoint {workdir}: holds no checkpoint yet; train longer")
     step, state = restored
     return Trained(config, task, state.ema, frozen, step)
-
-
-def read_config(workdir: Path) -> ConfigDict:
-    """config.json of a workdir."""
-    path = workdir / "config.json"
-    try:
-        return ConfigDict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"checkpoint {workdir}: no readable config.json ({error})"
-        ) from error
