@@ -64,7 +64,7 @@ def mujoco_loop(robot, q, seconds):
 
 def mjx(robot, q, seconds, options=None):
     """jit(vmap(mjx.kinematics)) with the model closed over, which compiles soonest."""
-    with contextlib.redirect_stderr(io.StringIO()):  # it complains of an absent warp
+    with contextlib.redirect_stdout(io.StringIO()):  # it complains of an absent warp
         from mujoco import mjx
 
     model = mjx.put_model(robot.mj_model)

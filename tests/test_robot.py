@@ -1,7 +1,9 @@
 """Reading robots: geometry of every format, names and limits, and each way to be wrong."""
 
+import copy
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -256,7 +258,11 @@ def test_mjcf_geometry(folder):
         ("part.stl", "torn.obj", r"link boom visual: mesh .*torn.obj: .*"),
         ("part.stl", "empty.stl", r"link boom visual: mesh .*empty.stl: .*"),
         ("part.stl", "nan.obj", r"mesh .*nan.obj: NaN"),
-        ('scale="0.1 0.1 0.1"', 'scale="1 1 1e300"', r"link boom visual scale: '1 1 1e300'"),
+        (
+            'scale="0.1 0.1 0.1"',
+            'scale="1 1 1e300"',
+            r"link boom visual scale: '1 1 1e300'",
+        ),
         ("<robot", "<robt", r"not XML"),
         (
             '<parent link="base"/>',
@@ -413,37 +419,59 @@ def test_known_robots_are_whole(path, joints, links, triangles):
     assert 0.5 < robot.reach < 2
 
 
-WORDS = re.findall(r"[\w.:/]+|[<>=\"]", ARM)
-
-
-@settings(max_examples=150, deadline=None, derandomize=True, database=None)
-@given(
-    st.lists(
-        st.tuples(
-            st.integers(0, len(ARM) - 1),
-            st.integers(0, 40),
-            st.one_of(
-                st.sampled_from([*WORDS, "nan", "1e999", "-1", "", "world"]),
-                st.text(max_size=4),
-            ),
-        ),
-        min_size=1,
-        max_size=3,
-    )
-)
-@example([(0, len(ARM), "<robot")])
-def test_a_damaged_urdf_is_a_robot_or_one_line(folder, edits):
-    text = ARM
-    for start, length, new in edits:
-        text = text[:start] + new + text[start + length :]
-    path = folder / "damaged.urdf"
-    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+def ends_well(path) -> None:
     try:
         robot = load_robot(path)
     except InputError as error:
         assert "\n" not in str(error)
     else:
         assert np.isfinite(robot.tree.constant).all() and robot.joint_names
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(st.integers(0, len(ARM) - 1), st.integers(0, 40), st.text(max_size=4))
+@example(0, len(ARM), "<robot")
+@example(0, 0, "\ud800")
+def test_damaged_text_is_a_robot_or_one_line(folder, start, length, new):
+    text = ARM[:start] + new + ARM[start + length :]
+    (folder / "damaged.urdf").write_bytes(text.encode("utf-8", "surrogatepass"))
+    ends_well(folder / "damaged.urdf")
+
+
+VALUES = [
+    *set(re.findall(r'"(.*?)"', ARM)),
+    "nan",
+    "inf",
+    "1e308",
+    "0 0 0",
+    "",
+    "world",
+    "é",
+]
+
+
+@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 60), st.integers(0, 3), st.sampled_from(VALUES)),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_a_damaged_urdf_is_a_robot_or_one_line(folder, edits):
+    """Well-formed XML with wrong values, elements lost and elements twice."""
+    root = ElementTree.fromstring(ARM)
+    for place, key, value in edits:
+        elements = list(root.iter())
+        element = elements[place % len(elements)]
+        if key < len(element.attrib):
+            element.set(list(element.attrib)[key], value)
+        elif len(element) and key < 3:
+            element.remove(element[place % len(element)])
+        else:
+            element.append(copy.deepcopy(elements[(7 * place) % len(elements)]))
+    ElementTree.ElementTree(root).write(folder / "damaged.urdf")
+    ends_well(folder / "damaged.urdf")
 
 
 @settings(max_examples=100, deadline=None, derandomize=True, database=None)
@@ -454,7 +482,5 @@ def test_a_damaged_mesh_is_a_robot_or_one_line(folder, start, new):
     (folder / "meshes" / "damaged.stl").write_bytes(
         whole[:start] + new + whole[start + 30 :]
     )
-    try:
-        load(folder, ARM.replace("part.stl", "damaged.stl"), "damaged_mesh.urdf")
-    except InputError as error:
-        assert "\n" not in str(error)
+    (folder / "damaged_mesh.urdf").write_text(ARM.replace("part.stl", "damaged.stl"))
+    ends_well(folder / "damaged_mesh.urdf")
