@@ -193,6 +193,8 @@ def test_limits_of_joints_without_any(folder):
     assert (robot.limits[0] == [-np.inf, np.inf]).all() and robot.neutral[0] == 0
     assert np.abs(robot.sample(100)[:, 0]).max() <= np.pi
     robot.check(np.array([[100.0, 0.0]]))
+    half = load(folder, ARM.replace('upper="2"', 'upper="inf"'))
+    np.testing.assert_allclose(half.span[0], [-1, 2 * np.pi - 1])
     locked = load(folder, ARM.replace('lower="-1" upper="2"', 'lower="0.5" upper="0.5"'))
     np.testing.assert_array_equal(locked.limits[0], [0.5, 0.5])
 

@@ -65,8 +65,12 @@ class Robot:
 
     @functools.cached_property
     def span(self) -> np.ndarray:
-        """f64[J,2]: the limits; half a turn (pi metres) each way where there are none."""
-        return np.where(np.isfinite(self.limits), self.limits, [-np.pi, np.pi])
+        """f64[J,2]: the limits; one turn (2 pi metres) of each joint that has no end."""
+        low, high = self.limits.T
+        low = np.where(
+            np.isfinite(low), low, np.where(np.isfinite(high), high - 2 * np.pi, -np.pi)
+        )
+        return np.stack([low, np.where(np.isfinite(high), high, low + 2 * np.pi)], 1)
 
     @functools.cached_property
     def neutral(self) -> np.ndarray:
