@@ -210,12 +210,3 @@ def test_running_sum_saturates_exactly(size):
     for limit in (7, 32768, 262144):
         expected = np.minimum(np.cumsum(values.astype(np.int64)), limit)
         np.testing.assert_array_equal(raster._running_sum(values, limit), expected)
-
-
-def test_divide_is_integer_division():
-    rng = np.random.default_rng(0)
-    b = rng.integers(1, 16385, 100_000)
-    a = np.minimum(rng.integers(0, 16384, b.size) * b + rng.integers(-1, 2, b.size), 2**28)
-    a = np.maximum(a, 0)
-    quotient = raster._divide(jnp.asarray(a, jnp.int32), jnp.asarray(b, jnp.int32))
-    np.testing.assert_array_equal(quotient, a // b)

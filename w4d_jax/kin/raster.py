@@ -1,9 +1,10 @@
 """Triangles -> depth and triangle at pixel centres: exact coverage, z-buffer, in XLA.
 
-Each triangle lists the pixels of its bounding box. A chunk takes the next few thousand
-from the lists laid end to end, tests each (triangle, pixel) pair and scatters the depths
-that pass into the z-buffer. Time follows the summed box areas, memory the chunk and the
-image, whatever the overdraw: nothing overflows, nothing is approximated.
+Each triangle lists the rows of its bounding box, each row the span of pixels between the
+triangle's edges; chunks take the next few thousand rows, then pixels, from the lists laid
+end to end. Each (triangle, pixel) pair is tested, and the depths that pass are scattered
+into the z-buffer. Time follows rows and covered pixels, memory the chunk and the image,
+whatever the overdraw: nothing overflows, nothing is approximated.
 """
 
 from functools import partial, reduce
@@ -15,9 +16,9 @@ from jax import lax
 
 from w4d_jax.kin.camera import pixel_rays
 
-# Pixels added round a triangle's box, so that rounding never loses a pixel that the edge
-# test accepts; at the near plane x / z magnifies it.
-_MARGIN, _MARGIN_AT_NEAR = 1e-3, 1.0
+# Pixels added round a triangle's box and a row's span, so that rounding never loses one
+# that the edge test accepts; at the near plane x / z magnifies it.
+_MARGIN, _MARGIN_OF_SPAN, _MARGIN_AT_NEAR = 1e-3, 1e-2, 1.0
 # Rounding of the edge test relative to its two products: a pixel centre on an edge that two
 # triangles share belongs to both, and the surface has no holes.
 _TIE = 3e-7
@@ -79,60 +80,64 @@ def _scan_convert(clip, height: int, width: int, near: float):
     # Small images waste little of the last chunk, large ones amortise the loop.
     chunk = 4096 if pixels < 1 << 16 else 32768
     slot = jnp.arange(chunk, dtype=jnp.int32)
-    left, top, columns, area = _boxes(clip, height, width, near)
-    table = *(row for plane in clip for row in plane), left, top, columns
+    left, top, columns, rows = _boxes(clip, height, width, near)
+    corners = [row for plane in clip for row in plane]
 
-    # The triangles that have pixels to test, in order.
-    rank = _running_sum((area > 0).astype(jnp.int32), count)
-    place = jnp.where(area > 0, rank - 1, count + chunk)
+    # The triangles that have rows, in order.
+    rank = _running_sum((rows > 0).astype(jnp.int32), count)
+    place = jnp.where(rows > 0, rank - 1, count + chunk)
     index = jnp.arange(count, dtype=jnp.int32)
     listed = jnp.zeros(count + chunk, jnp.int32).at[place].set(index, mode="drop")
 
-    def draw(state):
-        """Tests the next pixels: from the `first` listed triangle on, `skip` pixels in."""
+    def draw_rows(state):
+        """The next rows: from the `first` listed triangle on, `skip` of its rows in."""
         first, skip, zbuffer, ids = state
         triangle = lax.dynamic_slice(listed, (first,), (chunk,))
-        remaining = jnp.where(first + slot < rank[-1], _take(area, triangle), 0)
-        remaining = remaining.at[0].add(-skip)
-        end = _running_sum(remaining, chunk)
-        start = jnp.pad(end[:-1], (1, 0))
-        # A slot tests a pixel of the last triangle whose pixels start at or before it.
-        owner = jnp.zeros(chunk, jnp.int32).at[start].add(1, mode="drop")
-        owner = _running_sum(owner, chunk) - 1
-        step = slot - _take(start, owner) + jnp.where(owner == 0, skip, 0)
+        waiting = jnp.where(first + slot < rank[-1], _take(rows, triangle), 0)
+        waiting = waiting.at[0].add(-skip)
+        owner, y, live, taken = _deal(waiting, chunk)
+        y += jnp.where(owner == 0, skip, 0)
         owner = _take(triangle, owner)
-        # The barriers keep XLA from gathering again for every use of what was gathered.
-        here = [_take(column, owner) for column in table]
-        step, *c, x, y, across = lax.optimization_barrier([step, *here])
-        row = _divide(step, across)
-        x, y = x + step - row * across, y + row
-        e, total, hits = _edge_products((c[:3], c[3:6], c[6:]), x + 0.5, y + 0.5)
-        z = (e[0] * c[6] + e[1] * c[7] + e[2] * c[8]) / total
-        hits &= (z >= near) & (slot < end[-1])
-        z, pixel = lax.optimization_barrier((z, jnp.where(hits, y * width + x, pixels)))
-
-        zbuffer = zbuffer.at[pixel].min(z, mode="drop")
-        nearest = z == zbuffer.at[pixel].get(mode="clip")
-        # Triangles come in order, so the largest index is the one that drew last.
-        ids = ids.at[jnp.where(nearest, pixel, pixels)].max(owner, mode="drop")
-
-        finished = jnp.sum((end - start == remaining) & (remaining > 0), dtype=jnp.int32)
-        drawn = (end - start).at[0].add(skip)
-        return (
-            first + finished,
-            drawn.at[finished].get(mode="fill", fill_value=0),
-            zbuffer,
-            ids,
-        )
+        y, x, across, *c = _gather(owner, y + _take(top, owner), left, columns, *corners)
+        begin, end = _span((c[:3], c[3:6], c[6:]), x, y, across)
+        spans = owner, y, x + begin, jnp.where(live, end - begin, 0)
+        zbuffer, ids = _draw_spans(spans, corners, near, width, zbuffer, ids)
+        finished = jnp.sum((taken == waiting) & (waiting > 0), dtype=jnp.int32)
+        skip = taken.at[0].add(skip).at[finished].get(mode="fill", fill_value=0)
+        return first + finished, skip, zbuffer, ids
 
     state = 0, 0, jnp.full(pixels, jnp.inf), jnp.full(pixels, -1, jnp.int32)
-    _, _, zbuffer, ids = lax.while_loop(lambda state: state[0] < rank[-1], draw, state)
+    _, _, zbuffer, ids = lax.while_loop(lambda state: state[0] < rank[-1], draw_rows, state)
     depth = jnp.where(ids < 0, 0.0, zbuffer)
     return depth.reshape(height, width), ids.reshape(height, width)
 
 
+def _draw_spans(spans, corners, near, width, zbuffer, ids):
+    """Tests the pixels of spans (triangle, y, x, length i32[n]), n at a time."""
+    triangle, y, x, length = spans
+    chunk = length.size
+
+    def draw(state):
+        drawn, zbuffer, ids = state
+        span, step, live, taken = _deal(length - drawn, chunk)
+        step, owner, v, u = _gather(span, step, triangle, y, x + drawn)
+        u, *c = _gather(owner, u + step, *corners)
+        e, total, hits = _edge_products((c[:3], c[3:6], c[6:]), u + 0.5, v + 0.5)
+        z = (e[0] * c[6] + e[1] * c[7] + e[2] * c[8]) / total
+        hits &= live & (z >= near)
+        z, pixel = lax.optimization_barrier((z, jnp.where(hits, v * width + u, ids.size)))
+        zbuffer = zbuffer.at[pixel].min(z, mode="drop")
+        nearest = z == zbuffer.at[pixel].get(mode="clip")
+        # Triangles come in order, so the largest index is the one that drew last.
+        ids = ids.at[jnp.where(nearest, pixel, ids.size)].max(owner, mode="drop")
+        return drawn + taken, zbuffer, ids
+
+    state = jnp.zeros_like(length), zbuffer, ids
+    return lax.while_loop(lambda state: jnp.any(state[0] < length), draw, state)[1:]
+
+
 def _boxes(clip, height: int, width: int, near: float):
-    """Left, top, columns, area i32[N] of the pixel centres that a front face may cover."""
+    """Left, top, columns, rows i32[N] of the pixel centres that a front face may cover."""
     x, y, z = clip
     front = z >= near
     ax, ay, az, bx, by, bz = (p[i] - p[0] for i in (1, 2) for p in (x, y, z))
@@ -166,8 +171,28 @@ def _boxes(clip, height: int, width: int, near: float):
 
     crossing = jnp.any(jnp.any(front, 0) != jnp.all(front, 0))
     left, right, top, bottom = lax.cond(crossing, cut, whole)
-    columns = jnp.maximum(right - left, 0)
-    return left, top, columns, columns * jnp.maximum(bottom - top, 0)
+    columns, rows = jnp.maximum(right - left, 0), jnp.maximum(bottom - top, 0)
+    return left, top, columns, jnp.where(columns > 0, rows, 0)
+
+
+def _span(corners, x, y, columns):
+    """The part begin..end of `columns` pixels from (x, y) on that a triangle may cover.
+
+    Along a row each edge product of `_edge_products` is a + b u: its root bounds the span.
+    """
+    px, py, pz = corners
+    px = [px[i] - (x + 0.5) * pz[i] for i in range(3)]
+    py = [py[i] - (y + 0.5) * pz[i] for i in range(3)]
+    begin, end = jnp.zeros(x.shape), columns.astype(jnp.float32)
+    for i, j in ((1, 2), (2, 0), (0, 1)):
+        p, q = px[j] * py[i], px[i] * py[j]
+        b = pz[i] * py[j] - pz[j] * py[i]
+        slack = _MARGIN_OF_SPAN + 4 * _TIE * (jnp.abs(p) + jnp.abs(q)) / jnp.abs(b)
+        root = (q - p) / b
+        begin = jnp.where(b > 1e-30, jnp.maximum(begin, jnp.ceil(root - slack)), begin)
+        end = jnp.where(b < -1e-30, jnp.minimum(end, jnp.floor(root + slack) + 1), end)
+    begin = jnp.minimum(begin, columns)
+    return begin.astype(jnp.int32), jnp.maximum(begin, end).astype(jnp.int32)
 
 
 def _edge_products(corners, u, v):
@@ -207,11 +232,24 @@ def _running_sum(values, limit: int):
     return jnp.minimum(total, limit).astype(jnp.int32).reshape(-1)[: values.size]
 
 
-def _divide(a, b):
-    """a // b for i32 in [0, 2**28] with quotients < 2**15; CPUs divide integers slowly."""
-    quotient = (a.astype(jnp.float32) / b.astype(jnp.float32)).astype(jnp.int32)
-    rest = a - quotient * b
-    return quotient + (rest >= b) - (rest < 0)
+def _deal(counts, slots: int):
+    """Deals slots to lists of `counts` entries, in order, as far as they go.
+
+    Returns for each slot its list, which entry of it, and whether it has one; and for each
+    list how many of its entries got a slot.
+    """
+    end = _running_sum(counts, slots)
+    start = jnp.pad(end[:-1], (1, 0))
+    # A slot belongs to the last list that starts at or before it.
+    owner = jnp.zeros(slots, jnp.int32).at[start].add(1, mode="drop")
+    owner = _running_sum(owner, counts.size) - 1
+    slot = jnp.arange(slots, dtype=jnp.int32)
+    return owner, slot - _take(start, owner), slot < end[-1], end - start
+
+
+def _gather(index, ready, *columns):
+    """`ready` and columns[index], behind a barrier: XLA would gather anew for every use."""
+    return lax.optimization_barrier([ready, *(_take(c, index) for c in columns)])
 
 
 def _take(values, index):

@@ -44,14 +44,14 @@ def render_robot(robot, q, camera: Camera) -> RobotView:
 
     Pointmap and depth differentiate with respect to q and the camera, at fixed coverage.
     """
-    frames = _frames(camera, jnp.shape(q)[0], "joints")
-    return _robot_view(robot.triangles, robot.link_poses(q), frames, camera)
+    camera = _moving(camera, jnp.shape(q)[0], "joints")
+    return _robot_view(robot.triangles, robot.link_poses(q), camera)
 
 
 def render_scene(triangles: Triangles, world_from_link, camera: Camera, light: Light):
     """Rigid bodies at world_from_link f32[T,L,4,4], lit by `light` -> SceneView."""
-    frames = _frames(camera, world_from_link.shape[0], "world_from_link")
-    return _scene_view(triangles, world_from_link, frames, camera, light)
+    camera = _moving(camera, world_from_link.shape[0], "world_from_link")
+    return _scene_view(triangles, world_from_link, camera, light)
 
 
 def draw_robot(robot, q, camera: Camera, light: Light = DAYLIGHT) -> SceneView:
@@ -59,28 +59,29 @@ def draw_robot(robot, q, camera: Camera, light: Light = DAYLIGHT) -> SceneView:
     return render_scene(robot.triangles, robot.link_poses(q), camera, light)
 
 
-def _frames(camera: Camera, count: int, what: str):
-    """cam_from_world f32[T,4,4] for `count` frames."""
+def _moving(camera: Camera, count: int, what: str) -> Camera:
+    """The camera with a pose for each of `count` frames."""
     pose = jnp.asarray(camera.cam_from_world)
     if pose.ndim == 3 and pose.shape[0] != count:
         raise InputError(
             f"camera: {pose.shape[0]} poses for {count} frames of {what}: need 1 or {count}"
         )
-    return jnp.broadcast_to(pose, (count, 4, 4))
+    poses = jnp.broadcast_to(pose, (count, 4, 4))
+    return Camera(camera.width, camera.height, jnp.asarray(camera.K), poses)
 
 
 @jax.jit
-def _robot_view(triangles, world_from_link, cam_from_world, camera):
+def _robot_view(triangles, world_from_link, camera):
     def frame(poses):
         depth, link, _ = draw(*poses)
         return RobotView(pointmap(depth, camera.K), link >= 0, depth, link)
 
     draw = _drawer(triangles, camera)
-    return jax.lax.map(frame, (world_from_link, cam_from_world))
+    return jax.lax.map(frame, (world_from_link, camera.cam_from_world))
 
 
 @jax.jit
-def _scene_view(triangles, world_from_link, cam_from_world, camera, light):
+def _scene_view(triangles, world_from_link, camera, light):
     def frame(poses):
         depth, link, triangle = draw(*poses)
         color = shade(poses[0])
@@ -88,7 +89,7 @@ def _scene_view(triangles, world_from_link, cam_from_world, camera, light):
         return SceneView(rgb, depth, link)
 
     draw, shade = _drawer(triangles, camera), _shader(triangles, light)
-    return jax.lax.map(frame, (world_from_link, cam_from_world))
+    return jax.lax.map(frame, (world_from_link, camera.cam_from_world))
 
 
 def _drawer(triangles: Triangles, camera: Camera):
