@@ -1,6 +1,9 @@
 """Checkpoints: state and data iterator together, in the background, whole or not at all."""
 
+import contextlib
 import logging
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +11,7 @@ from orbax.checkpoint import v1 as ocp
 
 from w4d_jax.types import InputError
 
+LOG = logging.getLogger(__name__)
 UNWANTED = ocp.PLACEHOLDER  # in an abstract state: do not read this leaf
 
 
@@ -50,14 +54,14 @@ class Checkpoints:
         saved with the state. A damaged checkpoint is reported and the one before it taken.
         """
         steps = sorted((c.step for c in self._orbax.checkpoints), reverse=True)
+        items = {"state": abstract_state} | ({} if data is None else {"data": data})
         for step in steps:
-            items = {"state": abstract_state} | ({} if data is None else {"data": data})
             try:
-                return step, self._orbax.load_checkpointables(step, items)["state"]
+                with late_reads_unheard():
+                    return step, self._orbax.load_checkpointables(step, items)["state"]
             except Exception as error:  # a damaged folder surfaces as many types
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
-                logging.warning(
-                    "checkpoint %s/%d cannot be read: %s", self.folder, step, reason
+                LOG.warning(
+                    "checkpoint %s/%d cannot be read: %s", self.folder, step, root(error)
                 )
         if steps:
             raise InputError(
@@ -68,3 +72,25 @@ class Checkpoints:
     def close(self) -> None:
         self.wait()
         self._orbax.close()
+
+
+def root(error: BaseException) -> str:
+    """The first words of what an error goes back to."""
+    while below := error.__cause__ or error.__context__:
+        error = below
+    return f"{type(error).__name__} {' '.join(str(error).split())[:160]}"
+
+
+@contextlib.contextmanager
+def late_reads_unheard() -> Iterator[None]:
+    """When a load fails, dozens of other reads are under way; each would write a traceback
+    to stderr, also long after the load has returned. One line is enough."""
+    shown, asyncio = sys.unraisablehook, logging.getLogger("asyncio")
+
+    def hook(entry):
+        if str(entry.exc_value) != "Event loop is closed":
+            shown(entry)
+
+    sys.unraisablehook, asyncio.disabled = hook, True
+    yield
+    sys.unraisablehook, asyncio.disabled = shown, False

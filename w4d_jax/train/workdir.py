@@ -13,7 +13,7 @@ from w4d_jax.types import InputError
 # What the shapes and the meaning of a checkpoint hang on: the rest may change on the way.
 FIXED = (
     *("task", "codec.", "model.", "flow.prediction", "condition.pointmap_"),
-    *("data.frames", "data.height", "data.width"),
+    *("condition.rgb_", "data.frames", "data.height", "data.width"),
 )
 
 
@@ -21,13 +21,14 @@ def read_config(workdir) -> ConfigDict:
     """config.json of a workdir."""
     path = Path(workdir) / "config.json"
     try:
-        config = ConfigDict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+        entry = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"workdir {workdir}: no readable config.json ({error})") from error
-    missing = {"data", "model", "optimizer", "seed", "steps"} - set(config)
+    needed = ("data", "model", "optimizer", "seed", "steps")
+    missing = [k for k in needed if not isinstance(entry, dict) or k not in entry]
     if missing:
         raise InputError(f"workdir {workdir}: config.json has no {', '.join(missing)}")
-    return config
+    return ConfigDict(entry)
 
 
 def check_same(workdir: Path, config) -> None:

@@ -1,0 +1,323 @@
+"""The loop: it learns, resumes to the bit, survives damage, and says what is wrong."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import closing
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from runs import REPO, metrics_of, write_config, write_noise
+
+from w4d_jax.data.pipeline import batches
+from w4d_jax.train import loop
+from w4d_jax.train.config import load_config, override
+from w4d_jax.train.optim import OptimizerConfig, learning_rate, optimizer
+from w4d_jax.train.save import Checkpoints
+from w4d_jax.train.shard import batch_sharding, make_mesh
+from w4d_jax.train.state import init_state, make_update
+from w4d_jax.train.task import build
+from w4d_jax.train.trained import load_trained
+from w4d_jax.train.workdir import read_config
+from w4d_jax.types import InputError
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with stores, a config file, and a cache of what was compiled: the runs below
+    compile the same three functions again and again."""
+    home = tmp_path_factory.mktemp("train")
+    train, test = write_noise(home / "train", range(6)), write_noise(home / "test", [9])
+    write_config(home / "config.py", train, test)
+    cache = {
+        "jax_compilation_cache_dir": str(home / "cache"),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in cache}
+    for name, value in cache.items():
+        jax.config.update(name, value)
+    yield home
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def run(home, workdir, **changes):
+    """Trains in home/workdir; changes: key=text, with __ for the dots."""
+    config = load_config(str(home / "config.py"))
+    for key, text in changes.items():
+        override(config, key.replace("__", "."), str(text))
+    loop.run(config, home / workdir)
+    return home / workdir
+
+
+@pytest.fixture(scope="module")
+def unbroken(home):
+    return run(home, "unbroken")
+
+
+def state_of(workdir):
+    """The newest checkpoint: its step, its arrays by name, and where its data stood."""
+    config = read_config(workdir)
+    tx = optimizer(OptimizerConfig(**config.optimizer), config.steps)
+
+    def start(key):
+        return init_state(build(config).init(key)[0], tx)
+
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    wanted = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here),
+        jax.eval_shape(start, jax.random.key(0)),
+    )
+    with closing(Checkpoints(workdir / "checkpoints")) as checkpoints:
+        step, state = checkpoints.restore(wanted)
+    (data,) = (workdir / f"checkpoints/{step}/data").glob("*.json")
+    return step, state, data.read_text()
+
+
+def assert_same_run(one, other):
+    (step, state, data), (other_step, other_state, other_data) = map(state_of, (one, other))
+    assert step == other_step == int(state.step) and data == other_data
+    jax.tree.map(np.testing.assert_array_equal, state, other_state)
+    for line, other_line in zip(metrics_of(one), metrics_of(other), strict=True):
+        assert line | {"seconds": 0} == other_line | {"seconds": 0}
+
+
+def test_a_run_leaves_what_the_design_says(unbroken):
+    lines = metrics_of(unbroken)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert all(line["loss"] > 0 and line["seconds"] > 0 for line in lines)
+    assert json.loads((unbroken / "config.json").read_text())["steps"] == 4
+    assert sorted(p.name for p in (unbroken / "checkpoints").iterdir()) == ["2", "4"]
+    assert [p.name for p in (unbroken / "samples").iterdir()] == ["step_000004.gif"]
+    assert list((unbroken / "tensorboard").iterdir())
+
+
+def test_loss_falls_and_the_average_is_loaded(home):
+    workdir = run(home, "longer", steps=60, log_every=20, checkpoint_every=60)
+    lines = metrics_of(workdir)
+    assert [line["step"] for line in lines] == [20, 40, 60]
+    assert metrics_of(home / "unbroken")[0]["loss"] > 1.2 * lines[-1]["loss"]
+    trained = load_trained(workdir)
+    assert trained.step == 60
+    _, state, _ = state_of(workdir)
+    jax.tree.map(np.testing.assert_array_equal, trained.params, state.ema)
+
+
+def test_two_and_two_steps_are_four(home, unbroken):
+    run(home, "parts", steps=2)
+    run(home, "parts", steps=4)
+    assert_same_run(home / "parts", unbroken)
+    assert len(list((home / "parts" / "samples").iterdir())) == 2
+
+
+def test_stopped_between_checkpoints_and_damaged(home, unbroken, caplog):
+    """Lines beyond the checkpoint are dropped; a damaged checkpoint is passed over."""
+    killed = home / "killed"
+    shutil.copytree(unbroken, killed)
+    arrays = [p for p in (killed / "checkpoints/4/state/d").iterdir() if p.is_file()]
+    for path in arrays:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with (killed / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "loss"')
+    run(home, "killed")
+    assert "killed/checkpoints/4 cannot be read: " in caplog.text
+    assert len(caplog.text) < 500
+    assert_same_run(killed, unbroken)
+
+
+def test_all_checkpoints_damaged(home, unbroken):
+    lost = home / "lost"
+    shutil.copytree(unbroken, lost)
+    for path in (lost / "checkpoints").glob("*/state/manifest.ocdbt"):
+        path.unlink()
+    with pytest.raises(InputError, match=r"none of steps \[4, 2\] can be read"):
+        run(home, "lost")
+
+
+def test_another_model_is_refused(home, unbroken):
+    before = (unbroken / "config.json").read_bytes()
+    with pytest.raises(InputError, match=r"model\.dit\.width=32, not 64; choose another"):
+        run(home, "unbroken", model__dit__width=64)
+    assert (unbroken / "config.json").read_bytes() == before
+
+
+def test_a_failed_start_leaves_nothing(home):
+    with pytest.raises(InputError, match="no view 'top'"):
+        run(home, "nothing", data__view="top")
+    with pytest.raises(InputError, match="batch=9: host 0 of 1 has 6 of 6 items"):
+        run(home, "nothing", batch=9)
+    assert not (home / "nothing").exists()
+
+
+def test_a_loss_that_is_no_number(home, monkeypatch):
+    def poisoned(source, **options):
+        for i, batch in enumerate(batches(source, **options)):
+            yield batch | {"scale": batch["scale"] * (np.nan if i == 2 else 1)}
+
+    monkeypatch.setattr(loop, "batches", poisoned)
+    with pytest.raises(InputError, match=r"^step 3: loss is nan; clips noise/\d/front, no"):
+        run(home, "nan", checkpoint_every=100)
+    assert [line["loss"] is None for line in metrics_of(home / "nan")] == [
+        False,
+        False,
+        True,
+    ]
+    assert not list((home / "nan/checkpoints").iterdir())
+
+
+def test_sigterm_saves_and_leaves(home):
+    """The whole command; then it goes on from where it was."""
+    workdir, environment = (
+        home / "stopped",
+        os.environ
+        | {
+            "JAX_COMPILATION_CACHE_DIR": str(home / "cache"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        },
+    )
+    command = [sys.executable, "-m", "w4d_jax.train", f"--config={home / 'config.py'}"]
+    command += [f"--workdir={workdir}", "--config.steps", "1000000"]
+    command += ["--config.checkpoint_every=1000000", "--config.sample_every=1000000"]
+    with subprocess.Popen(
+        command, cwd=REPO, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE,
+        text=True,
+    ) as process:  # fmt: skip
+        metrics = workdir / "metrics.jsonl"
+        while process.poll() is None and not (metrics.exists() and metrics.stat().st_size):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        out, errors = process.communicate(timeout=100)
+    assert process.returncode == 0, errors
+    assert "the same command goes on from there" in out
+    bar = [line for line in errors.replace("\r", "\n").split("\n") if line.strip()]
+    assert all("/1000000 [" in line for line in bar), errors
+    step = metrics_of(workdir)[-1]["step"]
+    assert [p.name for p in (workdir / "checkpoints").iterdir()] == [str(step)]
+    assert read_config(workdir).steps == 1_000_000
+
+
+# Numbers -----------------------------------------------------------------------------
+
+
+def test_update_against_numpy():
+    """Ten steps of clipping, AdamW, warm-up, cosine and average, written out."""
+    config = OptimizerConfig(
+        lr=0.05, warmup=3, decay="cosine", weight_decay=0.1, clip=1.0, ema=0.9
+    )
+    rng = np.random.default_rng(0)
+    target = {"w": rng.normal(size=(3, 4)), "b": 5 * rng.normal(size=4)}
+    start = {"w": rng.normal(size=(3, 4)), "b": rng.normal(size=4)}
+
+    def loss(params, frozen, batch, key):
+        gaps = jax.tree.map(lambda p, t: jnp.sum((p - t) ** 2), params, frozen)
+        return jnp.square(batch) * (gaps["w"] + gaps["b"]), {}
+
+    def f32(tree):
+        return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), tree)
+
+    tx = optimizer(config, steps=10)
+    update = jax.jit(make_update(loss, tx, config.ema))
+    state = init_state(f32(start), tx)
+
+    p = {k: v.copy() for k, v in start.items()}
+    ema = {k: v.copy() for k, v in start.items()}
+    m, v = ({k: np.zeros_like(x) for k, x in p.items()} for _ in range(2))
+    for i in range(10):
+        scale = 0.1 + 0.1 * i
+        state, metrics = update(state, f32(target), jnp.float32(scale), jax.random.key(0))
+        g = {k: 2 * scale**2 * (p[k] - target[k]) for k in p}
+        norm = np.sqrt(sum((x**2).sum() for x in g.values()))
+        np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-5)
+        lr = 0.05 * (i / 3 if i < 3 else (1 + np.cos(np.pi * (i - 3) / 7)) / 2)
+        decay = min(0.9, (1 + i) / (10 + i))
+        for k in p:
+            g[k] *= min(1, 1 / norm)
+            m[k] = 0.9 * m[k] + 0.1 * g[k]
+            v[k] = 0.95 * v[k] + 0.05 * g[k] ** 2
+            step = (m[k] / (1 - 0.9 ** (i + 1))) / (
+                np.sqrt(v[k] / (1 - 0.95 ** (i + 1))) + 1e-8
+            )
+            p[k] = p[k] - lr * (step + 0.1 * p[k])
+            ema[k] = decay * ema[k] + (1 - decay) * p[k]
+            np.testing.assert_allclose(state.params[k], p[k], atol=1e-6)
+            np.testing.assert_allclose(state.ema[k], ema[k], atol=1e-6)
+    assert int(state.step) == 10
+    assert float(learning_rate(config, 10)(10)) == pytest.approx(0, abs=1e-9)
+
+
+EIGHT = """
+import sys
+import jax, numpy as np
+import runs
+from w4d_jax.data.pipeline import batches
+from w4d_jax.data.store import StoreSource
+from w4d_jax.train.config import load_config
+from w4d_jax.train.shard import batch_sharding, make_mesh, param_sharding
+from w4d_jax.train.task import build
+
+config = load_config(sys.argv[1])
+config.model.dit.update(ffn=512)  # large enough for fsdp to cut
+task = build(config)
+source = StoreSource(config.data.store["train"])
+data = batches(source, batch=8, view="front", repeat=False, **runs.SIZE)
+batch = next(iter(data))
+batch.pop("id")
+batch = {k: np.concatenate([v, v])[:8] for k, v in batch.items()}
+# Not task.init: heads that start at zero hide what lies behind them.
+rng = np.random.default_rng(0)
+shapes, _ = jax.eval_shape(task.init, jax.random.key(0))
+params = jax.tree.map(lambda x: np.float32(0.1 * rng.normal(size=x.shape)), shapes)
+gradient = jax.jit(jax.value_and_grad(lambda *a: task.loss(*a)[0]))
+
+def graded(sizes, devices):
+    mesh = make_mesh(sizes, devices)
+    placed = jax.tree.map(lambda x: jax.device_put(x, param_sharding(mesh, x)), params)
+    spread = jax.device_put(batch, batch_sharding(mesh, 8))
+    cut = sum(not x.sharding.is_fully_replicated for x in jax.tree.leaves(placed))
+    return cut, jax.device_get(gradient(placed, {}, spread, jax.random.key(2)))
+
+_, (loss, grads) = graded({}, jax.devices()[:1])
+cut, (loss8, grads8) = graded({"data": 2, "fsdp": 4}, jax.devices())
+assert len(jax.devices()) == 8 and cut >= 2, cut
+np.testing.assert_allclose(loss8, loss, rtol=1e-5)
+norm = max(np.abs(g).max() for g in jax.tree.leaves(grads))
+for a, b in zip(jax.tree.leaves(grads), jax.tree.leaves(grads8)):
+    np.testing.assert_allclose(b, a, atol=1e-5 * max(1, norm))
+"""
+
+
+def test_eight_devices_give_what_one_gives(home):
+    done = subprocess.run(
+        [sys.executable, "-c", EIGHT, str(home / "config.py")],
+        env=os.environ
+        | {
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=8 "
+            "--xla_backend_optimization_level=0",
+            "PYTHONPATH": f"{REPO}:{REPO / 'tests'}",
+        },
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_a_mesh_that_does_not_fit():
+    devices = jax.devices()[:1]
+    with pytest.raises(InputError, match="8 does not make 1 devices; data=-1"):
+        make_mesh({"data": -1, "fsdp": 8}, devices)
+    with pytest.raises(InputError, match="at most one of -1"):
+        make_mesh({"data": -1, "fsdp": -1}, devices)
+    with pytest.raises(InputError, match="need sizes >= 1 for"):
+        make_mesh({"rows": 1}, devices)
+    mesh = make_mesh({"data": 2, "fsdp": 4}, devices * 8)
+    with pytest.raises(InputError, match="batch=6: need a multiple of 8"):
+        batch_sharding(mesh, 6)

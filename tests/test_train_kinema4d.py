@@ -1,0 +1,141 @@
+"""Kinema4D as a task: what it learns from, what it is told, and what it must not see."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from runs import SIZE, write_config, write_noise
+
+from w4d_jax.data.pipeline import batches
+from w4d_jax.data.store import StoreSource
+from w4d_jax.train.config import load_config
+from w4d_jax.train.kinema4d import build
+from w4d_jax.train.optim import OptimizerConfig, optimizer
+from w4d_jax.train.state import init_state, make_update
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    home = tmp_path_factory.mktemp("kinema4d")
+    return write_config(home / "config.py", write_noise(home / "train", [0, 1]), home)
+
+
+@pytest.fixture(scope="module")
+def batch(home):
+    source = StoreSource(home.parent / "train")
+    batch = next(iter(batches(source, batch=2, view="front", **SIZE)))
+    batch.pop("id")
+    return batch
+
+
+def method(home, **changes):
+    """The task of the smallest config; changes: group={key: value}."""
+    config = load_config(str(home))
+    with config.unlocked():
+        for group, values in changes.items():
+            config[group].update(values)
+    return build(config)
+
+
+def drawn(task, seed=0):
+    """Parameters without a zero among them: what starts at zero hides what lies behind."""
+    rng = np.random.default_rng(seed)
+    shapes, _ = jax.eval_shape(task.init, jax.random.key(0))
+    return jax.tree.map(lambda x: jnp.float32(0.1 * rng.normal(size=x.shape)), shapes)
+
+
+def other_robot(batch):
+    return batch | {
+        "robot_depth": batch["robot_depth"][..., ::-1] * 1.3,
+        "robot_rgb": batch["robot_rgb"][..., ::-1, :] // 2,
+    }
+
+
+@pytest.mark.parametrize("variant", ["pm", "act"])
+def test_learns_and_may_not_depend_on_a_withheld_robot(home, batch, variant):
+    task = method(home, model={"variant": variant})
+    params, frozen = task.init(jax.random.key(0))
+    tx = optimizer(OptimizerConfig(lr=3e-3, warmup=1), 3)
+    update = jax.jit(make_update(task.loss, tx, 0.9))
+    state = init_state(params, tx)
+    losses = []
+    for _ in range(3):
+        state, metrics = update(state, frozen, batch, jax.random.key(1))
+        losses.append(float(metrics["loss"]))
+        state = state._replace(step=jnp.zeros((), jnp.int32))  # the same noise again
+    assert losses[2] < losses[1] <= losses[0]
+
+    # `loss` with drop=1 and guidance both go through `withheld`.
+    x = jax.random.normal(jax.random.key(2), task.encode(batch).shape)
+
+    @jax.jit
+    def believed(batch, kept):
+        known = task.known(batch).withheld(kept)
+        return task.estimate(params, x, jnp.array([0.3, 0.8]), known).clean
+
+    params = drawn(task)
+    seen, unseen = jnp.ones(2), jnp.zeros(2)
+    without = believed(batch, unseen)
+    np.testing.assert_array_equal(believed(other_robot(batch), unseen), without)
+    assert np.abs(believed(batch, seen) - without).max() > 1e-3
+    assert np.abs(believed(other_robot(batch), seen) - believed(batch, seen)).max() > 1e-3
+
+
+@pytest.mark.parametrize("fill", ["grey", "held", "drawn"])
+@pytest.mark.parametrize("geometry", ["ramp", "ground"])
+def test_nothing_from_the_future(home, batch, fill, geometry):
+    task = method(home, condition={"fill": fill, "geometry": geometry})
+    future = batch | {
+        "rgb": np.concatenate([batch["rgb"][:, :1], 255 - batch["rgb"][:, 1:]], 1),
+        "depth": 2 * batch["depth"] + 1,
+    }
+    only = {k: v for k, v in batch.items() if k != "depth"} | {"rgb": batch["rgb"][:, :1]}
+    known = task.known(batch)
+    for other in (future, only):
+        jax.tree.map(np.testing.assert_array_equal, task.known(other), known)
+    moved = task.known(other_robot(batch))
+    assert not np.array_equal(moved.robot, known.robot)
+
+
+def test_encode_decode(home, batch):
+    """The codec loses nothing, so the joint latent of a clip decodes to the clip."""
+    task = method(home)
+    video = task.decode(task.encode(batch))
+    np.testing.assert_allclose((video.rgb + 1) * 127.5, batch["rgb"], atol=1e-2)
+
+
+class Counted:
+    """A network of no weights that counts its forwards."""
+
+    def __init__(self, net, scale=0.3):
+        self.config, self.calls, self.scale = net.config, 0, scale
+
+    def apply(self, variables, x, condition, robot, time, gain=1.0):
+        self.calls += 1
+        seen = gain * robot.mean() + jnp.cos(time / 1000)[:, None, None, None, None]
+        return self.scale * jnp.tanh(x + seen)
+
+
+@pytest.mark.parametrize("solver", ["euler", "unipc"])
+def test_forwards_a_step(home, batch, solver):
+    """One with guidance off, two otherwise; cfg at scale 1 is no guidance."""
+    made, calls = {}, {}
+    for guidance, scale in (("off", 5.0), ("cfg", 1.0), ("cfg", 3.0), ("reference", 5.0)):
+        settings = {"solver": solver, "steps": 3, "guidance": guidance, "scale": scale}
+        task = method(home, sampler=settings)
+        net = Counted(task.net)
+        task = dataclasses.replace(task, net=net)
+        with jax.disable_jit():  # so that a traced loop counts as often as it runs
+            made[guidance, scale] = task.sample({}, {}, batch, jax.random.key(0))
+        calls[guidance, scale] = net.calls
+    assert list(calls.values()) == [3, 6, 6, 6]
+    close = {"rtol": 0, "atol": 1e-4}
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, **close),
+        made["off", 5.0],
+        made["cfg", 1.0],
+    )
+    assert np.abs(made["cfg", 3.0].rgb - made["off", 5.0].rgb).max() > 1e-3
+    assert made["off", 5.0].pointmap.shape == (2, 5, 16, 16, 3)
