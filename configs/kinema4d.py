@@ -2,17 +2,19 @@
 
 python -m w4d_jax.train --config configs/kinema4d.py          tiny: minutes on two cores
 python -m w4d_jax.train --config configs/kinema4d.py:sim      one GPU
-python -m w4d_jax.train --config configs/kinema4d.py:calvin   --config.data.calvin.folder=DIR
+python -m w4d_jax.train --config configs/kinema4d.py:calvin --config.data.calvin.folder=DIR
 ... --config.condition.drop=1.0                               the same without the robot
 """
 
 from ml_collections import ConfigDict
 
+from w4d_jax.types import InputError
+
 
 def get_config(preset: str = "") -> ConfigDict:
     presets = {"": tiny, "tiny": tiny, "sim": sim, "calvin": calvin}
     if preset not in presets:
-        raise ValueError(
+        raise InputError(
             f"preset {preset!r}: need one of {', '.join(filter(None, presets))}"
         )
     return presets[preset]()
@@ -25,7 +27,7 @@ def tiny() -> ConfigDict:
             "name": "kinema4d-tiny",
             "task": "kinema4d",
             "seed": 0,
-            "steps": 700,
+            "steps": 500,
             "batch": 8,
             "log_every": 1,
             "checkpoint_every": 200,
@@ -47,6 +49,7 @@ def tiny() -> ConfigDict:
                     "layers": 4,
                     "ffn": 512,
                     "patch": (1, 2, 2),
+                    "remat": "attention",
                     "text_dim": 0,
                 },
                 "variant": "act",
@@ -54,16 +57,24 @@ def tiny() -> ConfigDict:
                 "robot_patch": 4,
             },
             # The reference: prediction velocity, shift 1, uniform; first frame then grey.
-            "flow": {"prediction": "residual", "shift": 3.0, "floor": 1.0},
+            "flow": {
+                "prediction": "residual",
+                "shift": 8.0,
+                "floor": 1.0,
+            },
             "condition": {
-                "fill": "held",
-                "drop": 0.1,
+                "fill": "drawn",
+                "geometry": "ground",
+                "drop": 0.0,
                 "soft": 0.1,
                 "pointmap_mean": 0.0,
-                "pointmap_std": 0.5,
+                "pointmap_std": 0.005,
+                "rgb_std": 0.07,
+                "robot_mean": 0.0,
+                "robot_std": 1.0,
             },
-            "sampler": {"solver": "euler", "steps": 8, "shift": 1.0},
-            "optimizer": {"lr": 1e-3, "warmup": 50, "decay": "cosine", "ema": 0.99},
+            "sampler": {"solver": "euler", "steps": 8, "shift": 5.0},
+            "optimizer": {"lr": 2e-3, "warmup": 50, "decay": "cosine", "ema": 0.99},
         }
     )
 

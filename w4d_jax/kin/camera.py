@@ -26,12 +26,27 @@ def project(x, K):
 def to_world(points, cam_from_world):
     """Camera-frame points f[T,H,W,3], pose f[4,4] or f[T,4,4] -> world f[T,H,W,3]."""
     R, t = cam_from_world[..., :3, :3], cam_from_world[..., :3, 3]
-    R, t = (jnp.broadcast_to(a, (points.shape[0], *a.shape[-n:])) for a, n in ((R, 2), (t, 1)))
+    R, t = (
+        jnp.broadcast_to(a, (points.shape[0], *a.shape[-n:])) for a, n in ((R, 2), (t, 1))
+    )
     return jnp.einsum("tji,thwj->thwi", R, points - t[:, None, None], precision="highest")
 
 
 def to_camera(points, cam_from_world):
     """World points f[T,H,W,3], pose f[4,4] or f[T,4,4] -> camera frame f[T,H,W,3]."""
     R, t = cam_from_world[..., :3, :3], cam_from_world[..., :3, 3]
-    R, t = (jnp.broadcast_to(a, (points.shape[0], *a.shape[-n:])) for a, n in ((R, 2), (t, 1)))
+    R, t = (
+        jnp.broadcast_to(a, (points.shape[0], *a.shape[-n:])) for a, n in ((R, 2), (t, 1))
+    )
     return jnp.einsum("tij,thwj->thwi", R, points, precision="highest") + t[:, None, None]
+
+
+def ground_depth(K, cam_from_world, limit, height: int, width: int):
+    """Depth of the world's plane z = 0, `limit` where the ray meets it later or never.
+
+    K f[3,3], cam_from_world f[4,4], limit f[] metres -> f[H,W] metres.
+    """
+    up, origin = cam_from_world[:3, 2], cam_from_world[:3, 3]
+    down = -jnp.einsum("hwi,i->hw", pixel_rays(K, height, width), up, precision="highest")
+    eye = -jnp.dot(up, origin, precision="highest")  # the camera's height over the plane
+    return jnp.where(down * limit > eye, eye / jnp.maximum(down, 1e-9), limit)

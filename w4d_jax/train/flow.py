@@ -61,6 +61,12 @@ def estimate(prediction: Prediction, output, x, sigma, anchor=0.0) -> Estimate:
     return Estimate(clean, (x - clean) / s)
 
 
+def centred(x, sigma, anchor):
+    """x_s less the anchor's part of it: (1 - s) (x0 - anchor) + s eps, what a network that
+    predicts a residual looks at."""
+    return x - (1 - over(sigma, x)) * anchor
+
+
 def velocity_loss(velocity, x0, eps, weight=1.0):
     """Mean of |v - (eps - x0)|^2 over each sample: the reference's loss. -> f32[B].
 

@@ -1,17 +1,18 @@
 """Kinema4D as a task: how a batch becomes the network's inputs, its loss and its samples.
 
-The joint latent holds RGB on the left and the pointmap on the right (nets/kinema4d.py). What
+The joint latent holds RGB on the left, the pointmap on the right (nets/kinema4d.py). What
 is known before anything happens conditions it: the first image, held still over the clip or
 followed by grey, and the robot's pointmap and mask in every frame, from kinematics.
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from w4d_jax.kin.control import NO_ROBOT, Normaliser, control_signal, scene_pointmap
+from w4d_jax.kin.camera import ground_depth
+from w4d_jax.kin.control import Normaliser, control_signal, scene_pointmap
 from w4d_jax.nets import condition as given
 from w4d_jax.nets.codec import Codec, CosineCodec
 from w4d_jax.nets.dit import DiTConfig
@@ -20,6 +21,7 @@ from w4d_jax.nets.kinema4d import Kinema4D, Kinema4DConfig
 from w4d_jax.sample.guidance import guided
 from w4d_jax.sample.solver import euler, even_schedule, integrate, unipc, unipc_schedule
 from w4d_jax.train import flow
+from w4d_jax.train.config import filled
 from w4d_jax.types import InputError
 
 
@@ -35,13 +37,15 @@ class Known(NamedTuple):
 
     condition: Any  # f32[B,t,h,2w,M+C] mask, then the latent of the first frame
     robot: Any  # f32[B,t,h,w,M+C] mask, then the latent of the robot alone; 2w for "act"
-    anchor: Any  # f32[B,t,h,2w,C] a first guess: the robot drawn over the first frame
-    still: Any  # f32[B,t,h,2w,C] the same without the robot
+    blind: Any  # the condition of one who does not know the robot's motion
 
-    def seen_by(self, kept) -> "Known":
-        """The robot withheld where kept f[B] is 0: the other half of guidance."""
-        anchor = jnp.where(flow.over(kept, self.anchor) > 0, self.anchor, self.still)
-        return self._replace(robot=self.robot * flow.over(kept, self.robot), anchor=anchor)
+    def withheld(self, kept) -> "Known":
+        """Without the robot where kept f[B] is 0: the other half of guidance."""
+        robot = self.robot * flow.over(kept, self.robot)
+        seen = flow.over(kept, self.condition) > 0
+        return self._replace(
+            condition=jnp.where(seen, self.condition, self.blind), robot=robot
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,23 +59,36 @@ class FlowConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ConditionConfig:
-    """How the known enters. The reference: fill "grey", drop 0, soft 0.1, and its statistics."""
+    """How the known enters. The defaults are the reference's.
 
-    fill: str = "grey"  # or "held": after the first image
+    fill: what follows the first image in the condition's video: "grey"; "held", the image
+    itself; "drawn", the image with the robot taken away and drawn where it will be.
+    geometry: what stands in for the unknown first pointmap: "ramp", one for all cameras, or
+    "ground", the plane that the robot stands on, as this camera sees it.
+    """
+
+    fill: Literal["grey", "held", "drawn"] = "grey"
+    geometry: Literal["ramp", "ground"] = "ramp"
     drop: float = 0.0  # share of samples that train without the robot, for real guidance
     soft: float = 0.1  # share of the robot mask's ones that train as 0.5
-    pointmap_mean: float = given.POINTMAP_MEAN  # of pointmap latents, all channels
+    # What is learned is (latent - mean) / std, one pair for all channels of a kind. With
+    # prediction "residual" std is the size of what remains to be learned beside the guess.
+    rgb_std: float = 1.0
+    pointmap_mean: float = given.POINTMAP_MEAN
     pointmap_std: float = given.POINTMAP_STD
+    robot_mean: float = given.POINTMAP_MEAN  # of the robot's pointmap, as it is shown
+    robot_std: float = given.POINTMAP_STD
 
 
 @dataclasses.dataclass(frozen=True)
 class SamplerConfig:
     """The reference: unipc, 50 steps, shift 3, guidance "reference" at 5."""
 
-    solver: str = "euler"  # or "unipc"
+    solver: Literal["euler", "unipc"] = "euler"
     steps: int = 50
     shift: float = 3.0
-    guidance: str = "off"  # "cfg" or "reference" (sample/guidance.py): two forwards a step
+    # sample/guidance.py; all but "off" run two forwards a step
+    guidance: Literal["off", "cfg", "reference"] = "off"
     scale: float = 5.0
 
 
@@ -103,7 +120,7 @@ class Kinema4DTask:
         return latent_shape(self.frames, self.height, self.width, self.codec.stride)
 
     def loss(self, params, frozen, batch, key):
-        """Flow matching on the joint latent -> (f32[], metrics by noise level)."""
+        """Flow matching on the joint latent -> (f32[], squared errors of the clean one)."""
         del frozen
         level, noise, mask, drop = jax.random.split(key, 4)
         x0, known = self.encode(batch), self.known(batch)
@@ -112,20 +129,36 @@ class Kinema4DTask:
         x = flow.noised(x0, eps, sigma)
         robot = soften_robot(mask, known.robot, self.codec.stride[0], self.condition.soft)
         kept = jax.random.bernoulli(drop, 1 - self.condition.drop, (x0.shape[0],))
-        known = known._replace(robot=robot).seen_by(kept)
+        known = known._replace(robot=robot).withheld(kept)
         estimate = self.estimate(params, x, sigma, known)
         if self.flow.prediction == "velocity":
             each = flow.velocity_loss(estimate.velocity, x0, eps)
         else:
             each = flow.clean_loss(estimate.clean, x0, sigma, self.flow.floor)
-        return each.mean(), {}
+        rgb, points = jnp.split(jnp.square(estimate.clean - x0), 2, axis=3)
+        return each.mean(), {"rgb_error": rgb.mean(), "pointmap_error": points.mean()}
+
+    def guess(self, batch) -> Video:
+        """What is known, drawn as a video: the bar that a network has to clear."""
+        return self.decode(self.anchor(self.known(batch)))
+
+    def anchor(self, known: Known):
+        """The condition's latent on the scale of what is learned, f32[B,t,h,2w,C]."""
+        return self.scaled(known.condition[..., self.codec.stride[0] :])
 
     def estimate(self, params, x, sigma, known: Known, gain=1.0) -> flow.Estimate:
         """What the network believes at x f[B,t,h,2w,C] and sigma f[B]."""
+        residual = self.flow.prediction == "residual"
+        anchor = self.anchor(known) if residual else 0.0
         output = self.net.apply(
-            {"params": params}, x, known.condition, known.robot, 1000 * sigma, gain=gain
+            {"params": params},
+            flow.centred(x, sigma, anchor),
+            known.condition,
+            known.robot,
+            1000 * sigma,
+            gain=gain,
         )
-        return flow.estimate(self.flow.prediction, output, x, sigma, known.anchor)
+        return flow.estimate(self.flow.prediction, output, x, sigma, anchor)
 
     def sample(self, params, frozen, batch, key) -> Video:
         """Draws a future for each first frame and robot motion of the batch."""
@@ -142,7 +175,7 @@ class Kinema4DTask:
 
         other = None
         if config.guidance == "cfg":
-            other = field(known.seen_by(jnp.zeros(x.shape[0])))
+            other = field(known.withheld(jnp.zeros(x.shape[0])))
         elif config.guidance == "reference":
             other = field(known, gain=2.0)
         solver, schedule = {
@@ -157,61 +190,83 @@ class Kinema4DTask:
     # ------ between arrays and latents
 
     def encode(self, batch):
-        """The clip itself: the joint latent f32[B,t,h,2w,C]."""
+        """The clip itself, as it is learned: f32[B,t,h,2w,C]."""
         points = jax.vmap(scene_pointmap)(batch["depth"], batch["K"], normalisers(batch))
-        return self.joint(unit(batch["rgb"]), points)
+        return self.scaled(self.joint(unit(batch["rgb"]), points))
 
     def joint(self, rgb, points):
-        """Videos f32[B,T,H,W,3] in [-1, 1] -> latent f32[B,t,h,2w,C]."""
-        points = self.codec.encode(points)
-        points = (points - self.condition.pointmap_mean) / self.condition.pointmap_std
-        return jnp.concatenate([self.codec.encode(rgb), points], axis=3)
+        """Videos f32[B,T,H,W,3] in [-1, 1] -> joint latent f32[B,t,h,2w,C]."""
+        return jnp.concatenate([self.codec.encode(rgb), self.codec.encode(points)], axis=3)
+
+    def scaled(self, latent):
+        c = self.condition
+        rgb, points = jnp.split(latent, 2, axis=3)
+        points = (points - c.pointmap_mean) / c.pointmap_std
+        return jnp.concatenate([rgb / c.rgb_std, points], axis=3)
 
     def decode(self, latent) -> Video:
-        """The inverse of `joint`."""
-        left, right = jnp.split(latent, 2, axis=3)
-        right = right * self.condition.pointmap_std + self.condition.pointmap_mean
-        rgb, points = self.codec.decode(left), self.codec.decode(right)
+        """The inverse of `encode`."""
+        c = self.condition
+        rgb, points = jnp.split(latent, 2, axis=3)
+        rgb = self.codec.decode(rgb * c.rgb_std)
+        points = self.codec.decode(points * c.pointmap_std + c.pointmap_mean)
         return Video(jnp.clip(rgb, -1, 1), jnp.clip(points, -1, 1))
 
     def known(self, batch) -> Known:
         """From the first image (batch["rgb"][:, 0]), the camera and the robot alone."""
         M, act = self.codec.stride[0], self.net.config.variant == "act"
-        image = unit(batch["rgb"][:, 0])
-        ramp = 2 * given.uniform_pointmap(self.height, self.width) - 1
-        still = [
-            given.held(x, self.frames) for x in (image, jnp.broadcast_to(ramp, image.shape))
-        ]
-        latent = held = self.joint(*still)
-        if self.condition.fill == "grey":
-            latent = self.joint(*(given.then_grey(x[:, 0], self.frames) for x in still))
-        first = jnp.broadcast_to(
-            given.first_frame_mask(self.grid, M), (*latent.shape[:-1], M)
-        )
-
-        points, seen = jax.vmap(control_signal)(
-            batch["robot_depth"], batch["K"], normalisers(batch)
-        )
-        # Without a robot image ("pm") its half of the joint latent is cut off below.
-        rgb = unit(batch["robot_rgb"]) if act else jnp.full_like(points, NO_ROBOT)
-        robot = self.joint(rgb, points)
+        norms = normalisers(batch)
+        points, seen = jax.vmap(control_signal)(batch["robot_depth"], batch["K"], norms)
+        robot = (
+            self.codec.encode(points) - self.condition.robot_mean
+        ) / self.condition.robot_std
         cells = given.mask_channels(given.latent_mask(seen, self.codec.stride), M)
+        robot = jnp.concatenate([cells, robot], -1)
+        rgb = unit(batch["robot_rgb"])
         if act:
-            cells = jnp.concatenate([cells, cells], axis=3)
-        robot = robot[..., -cells.shape[3] :, :]
+            left = jnp.concatenate([cells, self.codec.encode(rgb)], -1)
+            robot = jnp.concatenate([left, robot], axis=3)
 
-        # The image itself, not the drawing, is the first guess of frame 0.
-        later = seen.at[:, 0].set(0)[..., None] if act else 0.0
-        guess = [
-            jnp.where(later > 0, rgb, still[0]),
-            jnp.where(seen[..., None] > 0, points, still[1]),
-        ]
-        return Known(
-            jnp.concatenate([first, latent], -1),
-            jnp.concatenate([cells, robot], -1),
-            self.joint(*guess),
-            held,
+        fill = given.then_grey if self.condition.fill == "grey" else given.held
+        first = unit(batch["rgb"][:, 0]), self.geometry(batch, norms)
+        videos = [fill(x, self.frames) for x in first]
+        mask = jnp.asarray(given.first_frame_mask(self.grid, M))
+        mask = jnp.broadcast_to(mask, (len(points), *mask.shape))
+        blind = condition = jnp.concatenate([mask, self.joint(*videos)], -1)
+        if self.condition.fill == "drawn":
+            colours, ground = videos
+            colours = uncover(colours, seen)
+            if act:
+                colours = colours.at[:, 1:].set(over(seen, rgb, colours)[:, 1:])
+            drawn = self.joint(colours, over(seen, points, ground))
+            condition = jnp.concatenate([mask, drawn], -1)
+        return Known(condition, robot, blind)
+
+    def geometry(self, batch, norms: Normaliser):
+        """A stand-in for the first frame's pointmap, f32[B,H,W,3] normalised."""
+        size = self.height, self.width
+        if self.condition.geometry == "ramp":
+            ramp = jnp.asarray(2 * given.uniform_pointmap(*size) - 1)
+            return jnp.broadcast_to(ramp, (len(batch["K"]), *ramp.shape))
+        depth = jax.vmap(lambda *camera: ground_depth(*camera, *size))(
+            batch["K"], batch["cam_from_world"][:, 0], norms.center[:, 2] + norms.scale
         )
+        return jax.vmap(scene_pointmap)(depth, batch["K"], norms)
+
+
+def over(seen, x, behind):
+    """x f[B,T,H,W,3] where seen f[B,T,H,W] is 1, elsewhere what is behind."""
+    return jnp.where(seen[..., None] > 0, x, behind)
+
+
+def uncover(still, seen):
+    """A still video f32[B,T,H,W,3] without the robot of frame 0 in the frames after it: what
+    it hid is unknown there and gets the mean colour of what it did not hide."""
+    hidden = seen[:, :1]
+    free = 1 - hidden[..., None]
+    count = jnp.maximum(free.sum((2, 3), keepdims=True), 1)
+    mean = (free * still[:, :1]).sum((2, 3), keepdims=True) / count
+    return still.at[:, 1:].set(over(hidden, mean, still)[:, 1:])
 
 
 def unit(image):
@@ -238,19 +293,19 @@ def build(config) -> Kinema4DTask:
     side = model["robot_patch"]
     if h % side or w % side:
         raise InputError(
-            f"data {data['height']}x{data['width']}: latent of {h} x {w} cells, need multiples "
-            f"of model.robot_patch={side}"
+            f"data {data['height']}x{data['width']}: latent of {h} x {w} cells, need "
+            f"multiples of model.robot_patch={side}"
         )
-    dit = DiTConfig(**{**model.pop("dit"), "in_channels": 2 * C + M, "out_channels": C})
-    net = Kinema4D(
-        Kinema4DConfig(dit, mask_channels=M, robot_grid=(t, h // side, w // side), **model)
-    )
+    channels = {"in_channels": 2 * C + M, "out_channels": C}
+    dit = filled(DiTConfig, {**model.pop("dit"), **channels}, "model.dit")
+    joint = {"dit": dit, "mask_channels": M, "robot_grid": (t, h // side, w // side)}
+    net = Kinema4D(filled(Kinema4DConfig, {**model, **joint}, "model"))
     return Kinema4DTask(
         net,
         codec,
-        FlowConfig(**config["flow"]),
-        ConditionConfig(**config["condition"]),
-        SamplerConfig(**config["sampler"]),
+        filled(FlowConfig, config["flow"], "flow"),
+        filled(ConditionConfig, config["condition"], "condition"),
+        filled(SamplerConfig, config["sampler"], "sampler"),
         data["frames"],
         data["height"],
         data["width"],
