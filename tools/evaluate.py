@@ -11,6 +11,7 @@ the model's input and is not scored.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from w4d_jax.data.npz import read_npz
-from w4d_jax.data.pipeline import sample
+from w4d_jax.data.pipeline import names, sample
 from w4d_jax.data.result import Result, read_result
 from w4d_jax.data.source import open_source
 from w4d_jax.evaluate import Case, markdown, score_case, summarise, task_of, write_report
@@ -59,6 +60,8 @@ def main(arguments=None) -> int:
     ):
         parser.error("need either --checkpoint or both --prediction and --truth")
     try:
+        if args.out and not os.access(Path(args.out).parent, os.W_OK):
+            raise InputError(f"--out {Path(args.out).parent}: cannot write there")
         if args.checkpoint:
             cases, count = checkpoint_cases(args.checkpoint, args.clips)
         else:
@@ -69,7 +72,7 @@ def main(arguments=None) -> int:
         if args.out:
             write_report(args.out, entries)
     except InputError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     print(markdown(summarise(entries)), end="")
     return 0
@@ -89,16 +92,20 @@ def checkpoint_cases(workdirs, clips: int) -> tuple[Iterator[Case], int]:
                 raise InputError(
                     f"{name}: data.{key} {run.config.data[key]}, not {data[key]}"
                 )
-    source = open_source(data, "test")
-    count = min(clips, len(source))
+    source, views = open_source(data, "test"), names(data.view)
+    count = min(clips, len(source) * len(views))
+    size = {key: data[key] for key in ("frames", "height", "width")}
     samplers = {name: jax.jit(run.task.sample) for name, run in runs.items()}
 
     def cases():
-        size = {key: data[key] for key in SIZE}
         for start in range(0, count, BATCH):
             # The last batch repeats its last clip, so that every batch has one shape.
             chosen = [min(i, count - 1) for i in range(start, start + BATCH)]
-            items = [sample(source[i], **size) for i in chosen]
+            seen = [source[i // len(views)] for i in chosen]
+            items = [
+                sample(clip, views[i % len(views)], **size)
+                for clip, i in zip(seen, chosen, strict=True)
+            ]
             ids = [item.pop("id") for item in items]
             batch = {key: np.stack([item[key] for item in items]) for key in items[0]}
             key = jax.random.key(start)
@@ -109,7 +116,7 @@ def checkpoint_cases(workdirs, clips: int) -> tuple[Iterator[Case], int]:
             for b in range(min(BATCH, count - start)):
                 truth, surface = truth_of(items[b])
                 predictions = {name: made[name][b] for name in runs}
-                yield Case(ids[b], predictions, truth, surface, task_of(source[chosen[b]]))
+                yield Case(ids[b], predictions, truth, surface, task_of(seen[b]))
 
     return cases(), count
 

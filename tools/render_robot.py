@@ -46,7 +46,7 @@ def main(arguments=None) -> int:
             )
         write(Path(args.out), arrays)
     except InputError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 

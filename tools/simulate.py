@@ -54,7 +54,7 @@ def main(arguments=None) -> int:
 
 
 def simulate(args) -> None:
-    """Reads and checks everything first: models are loaded when nothing can fail any more."""
+    """Reads and checks everything first; the model is loaded when nothing can fail."""
     if Path(args.out).exists():
         raise InputError(
             f"--out {args.out}: exists already; remove it or choose another name"

@@ -60,8 +60,11 @@ def new_folder(out) -> Iterator[Path]:
     out = Path(out)
     if out.exists():
         raise InputError(f"{out}: exists already; remove it or choose another name")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise InputError(f"{out}: cannot make it ({error.strerror})") from error
     try:
         yield partial
         partial.chmod(0o755)  # mkdtemp makes it private

@@ -33,7 +33,10 @@ def write(path, source, *, label: str, shard_clips: int = 64, progress=iter) -> 
     if not len(source):
         raise InputError(f"store {path}: the source holds no clips")
     partial = path.with_name(path.name + ".partial")
-    partial.mkdir(parents=True, exist_ok=True)
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"store {path}: cannot make it ({error.strerror})") from error
     unfinished = partial / "unfinished.json"
     index = {"schema": record.SCHEMA, "source": label, "shards": []}
     if unfinished.exists():

@@ -22,8 +22,9 @@ def known_batch(
 ) -> dict:
     """What a model is told of a clip, as a batch of one; nothing of it is the future.
 
-    image u8[H,W,3] from the camera, joints f32[T,J]. Image and camera are cut to the model's
-    aspect about the centre and resized, as training does; the robot is drawn at that size.
+    image u8[H,W,3] from the camera, joints f32[T,J]. Image and camera are cut to the
+    model's aspect about the centre and resized, as training does; the robot is drawn at
+    that size.
     """
     if image.shape != (camera.height, camera.width, 3):
         raise InputError(
@@ -36,8 +37,8 @@ def known_batch(
     depth = np.asarray(alone.depth)
     if not (depth[0] > 0).any():
         raise InputError(
-            "robot: no pixel of it is in the first frame; check cam_from_world (world = the "
-            "robot's base, OpenCV axes) and the first joints"
+            "robot: no pixel of it is in the first frame; check cam_from_world (world = "
+            "the robot's base, OpenCV axes) and the first joints"
         )
     poses = np.broadcast_to(small.cam_from_world, (len(joints), 4, 4))
     return {
@@ -52,7 +53,7 @@ def known_batch(
 
 
 def results(video, batch) -> list[Result]:
-    """What a task sampled, in metres in the world: one result for each clip of the batch."""
+    """What a task sampled, in metres in the world: a result for each clip of the batch."""
     made = []
     for i, rgb in enumerate(to_image(video.rgb)):
         _, height, width, _ = rgb.shape
