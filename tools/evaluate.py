@@ -5,7 +5,8 @@
 
 The first judges training runs, side by side, on the held-out clips of the first run's data.
 In the second each file is a result folder or its clip.npz; several are paired in order.
-"Repeat the first frame" is judged beside them. Every metric is given for whole frames, with
+"Repeat the first frame" is judged beside them, and beside runs the first guess that the
+first of them starts from. Every metric is given for whole frames, with
 the robot masked out, and on the pixels that change with the robot masked out. Frame 0 is
 the model's input and is not scored.
 """
@@ -31,6 +32,7 @@ from w4d_jax.train.trained import load_trained
 from w4d_jax.types import Camera, InputError
 
 BATCH = 8  # clips sampled together
+GUESS = "first guess, no network"  # what the first run draws of what it is told
 SIZE = ("view", "frames", "height", "width")
 
 
@@ -96,6 +98,7 @@ def checkpoint_cases(workdirs, clips: int) -> tuple[Iterator[Case], int]:
     count = min(clips, len(source) * len(views))
     size = {key: data[key] for key in ("frames", "height", "width")}
     samplers = {name: jax.jit(run.task.sample) for name, run in runs.items()}
+    guess = jax.jit(next(iter(runs.values())).task.guess)
 
     def cases():
         for start in range(0, count, BATCH):
@@ -113,9 +116,10 @@ def checkpoint_cases(workdirs, clips: int) -> tuple[Iterator[Case], int]:
                 name: results(samplers[name](run.params, run.frozen, batch, key), batch)
                 for name, run in runs.items()
             }
+            made[GUESS] = results(guess(batch), batch)
             for b in range(min(BATCH, count - start)):
                 truth, surface = truth_of(items[b])
-                predictions = {name: made[name][b] for name in runs}
+                predictions = {name: made[name][b] for name in made}
                 yield Case(ids[b], predictions, truth, surface, task_of(seen[b]))
 
     return cases(), count

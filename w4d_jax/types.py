@@ -20,7 +20,7 @@ import numpy as np
 
 
 class InputError(ValueError):
-    """What the user gave is wrong; the message is one line: the thing, the numbers, the fix.
+    """What the user gave is wrong. One line: the thing, the numbers, the fix.
 
     Command lines print it and exit with status 2. Any other exception is a defect of ours.
     """
@@ -71,7 +71,11 @@ class Camera:
             raise InputError(f"camera {path}: missing {', '.join(missing)}")
         for side in ("width", "height"):
             value = entry[side]
-            if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= 16384:
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int)
+                or not 0 < value <= 16384
+            ):
                 raise InputError(f"camera {path}: {side} {value!r}, need 1..16384 pixels")
         try:
             return cls(
@@ -96,35 +100,47 @@ class Camera:
         Path(path).write_text(json.dumps(entry, indent=1), encoding="utf-8")
 
     def resized(self, height: int, width: int) -> "Camera":
-        """The same view on another pixel grid. Pixel edges, not centres, are what scales."""
+        """The same view on another pixel grid: pixel edges, not centres, are scaled."""
         scale = np.diag([width / self.width, height / self.height, 1.0]).astype(np.float32)
         return Camera(width, height, scale @ self.K, self.cam_from_world)
 
 
 def _matrix(value, shape: tuple[int, int], name: str, frames: bool = False) -> np.ndarray:
     try:
-        matrix = np.asarray(value, np.float32)
+        with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
+            matrix = np.asarray(value, np.float32)
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{name}: not a matrix of numbers") from error
     want = "x".join(map(str, shape))
     ranks = (2, 3) if frames else (2,)
     if matrix.shape[-2:] != shape or matrix.ndim not in ranks or 0 in matrix.shape:
-        raise InputError(f"{name}: shape {matrix.shape}, need {want}{' or T' + want if frames else ''}")
+        raise InputError(
+            f"{name}: shape {matrix.shape}, need {want}{' or T' + want if frames else ''}"
+        )
     if not np.isfinite(matrix).all():
         raise InputError(f"{name}: NaN or infinity")
     return matrix
 
 
 def _check_camera(camera: Camera) -> None:
-    K, pose = np.asarray(camera.K, np.float64), np.asarray(camera.cam_from_world, np.float64)
+    K, pose = (
+        np.asarray(camera.K, np.float64),
+        np.asarray(camera.cam_from_world, np.float64),
+    )
     if not (K[0, 0] > 0 and K[1, 1] > 0):
-        raise InputError(f"K: focal lengths {K[0, 0]:g}, {K[1, 1]:g}, need both > 0 (pixels)")
+        raise InputError(
+            f"K: focal lengths {K[0, 0]:g}, {K[1, 1]:g}, need both > 0 (pixels)"
+        )
     if not (np.allclose(K[2], [0, 0, 1]) and K[1, 0] == 0):
-        raise InputError(f"K: rows {K[1].tolist()}, {K[2].tolist()}, need [0, fy, cy], [0, 0, 1]")
+        raise InputError(
+            f"K: rows {K[1].tolist()}, {K[2].tolist()}, need [0, fy, cy], [0, 0, 1]"
+        )
     R = pose[..., :3, :3]
     gap = np.abs(R @ np.swapaxes(R, -1, -2) - np.eye(3)).max()
     if not gap < 1e-3 or not (np.linalg.det(R) > 0).all():
-        raise InputError(f"cam_from_world: not a rotation (R R' off by {gap:.2g}, need < 1e-3)")
+        raise InputError(
+            f"cam_from_world: not a rotation (R R' off by {gap:.2g}, need < 1e-3)"
+        )
     if not np.allclose(pose[..., 3, :], [0, 0, 0, 1]):
         raise InputError("cam_from_world: last row must be 0 0 0 1")
 
@@ -147,7 +163,9 @@ class Clip(NamedTuple):
     views: dict[str, View]  # by camera name, e.g. "front", "side", "wrist"
     joint_names: tuple[str, ...]
     joints: np.ndarray  # f32[T,J] measured, radians or metres
-    actions: np.ndarray  # f32[T,8] commanded: xyz + quaternion wxyz (base frame) + gripper width
+    actions: (
+        np.ndarray
+    )  # f32[T,8] commanded: xyz + quaternion wxyz (base frame) + gripper width
     objects: np.ndarray  # f32[T,O,7] xyz + quaternion wxyz in the world; O may be 0
     fps: float
     meta: dict[str, Any]  # JSON values: task, success, near_miss, language, robot, ...

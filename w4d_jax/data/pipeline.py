@@ -49,7 +49,7 @@ def batches(
     threads: of this process. `iter(...)` has get_state() and set_state(), bit-exact.
     """
     check_sizes(frames, height, width, multiple)
-    views = (view,) if isinstance(view, str) else tuple(view)
+    views = names(view)
     if not views:
         raise InputError("view: names no view, need one or more")
     items = SkipBad(_Samples(source, views, frames, height, width), bad_share)
@@ -68,6 +68,11 @@ def batches(
         data = data.repeat()
     data = data[host::hosts].batch(batch, drop_remainder=repeat)
     return data.to_iter_dataset(grain.ReadOptions(threads, prefetch))
+
+
+def names(view) -> tuple[str, ...]:
+    """One view's name, or several, as a tuple."""
+    return (view,) if isinstance(view, str) else tuple(view)
 
 
 def check_sizes(frames: int, height: int, width: int, multiple: int = 1) -> None:

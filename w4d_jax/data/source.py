@@ -4,6 +4,7 @@ import threading
 from pathlib import Path
 
 from w4d_jax.data.calvin import CalvinSource
+from w4d_jax.data.pipeline import names
 from w4d_jax.data.sim.source import SimSource
 from w4d_jax.data.store import StoreSource
 from w4d_jax.types import Clip, InputError
@@ -25,10 +26,35 @@ def open_source(data, split: str):
         options = {k: v for k, v in options.items() if k not in ("episodes", "held_out")}
         size = {name: data[name] for name in ("frames", "height", "width")}
         seed = 0 if split == "train" else 1
-        return Remember(SimSource(seed, count, views=(data["view"],), **size, **options))
+        views = names(data["view"])
+        return Remember(SimSource(seed, count, views=views, **size, **options))
     if kinds == ["calvin"]:
-        return Remember(CalvinSource(Path(options["folder"]), options["robot"]))
+        episodes = CalvinSource(Path(options["folder"]), options["robot"])
+        kept = len(episodes) - options["held_out"]
+        if not 0 < kept < len(episodes):
+            raise InputError(
+                f"data.calvin: {len(episodes)} episodes, "
+                f"held_out={options['held_out']}; need one or more for each"
+            )
+        part = range(kept) if split == "train" else range(kept, len(episodes))
+        return Remember(Part(episodes, part))
     return StoreSource(Path(options[split]))
+
+
+class Part:
+    """The items of a source at `indices`."""
+
+    def __init__(self, source, indices: range):
+        self._source, self._indices = source, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __repr__(self) -> str:
+        return f"{self._source!r}[{self._indices}]"
+
+    def __getitem__(self, index) -> Clip:
+        return self._source[self._indices[index]]
 
 
 class Remember:

@@ -13,7 +13,7 @@ def pixel_rays(K, height: int, width: int):
 
 
 def pointmap(depth, K):
-    """depth f[...,H,W] metres, K f[3,3] -> camera-frame points f[...,H,W,3]; depth 0 -> 0."""
+    """depth f[...,H,W] metres, K f[3,3] -> camera-frame points f[...,H,W,3]; 0 -> 0."""
     return depth[..., None] * pixel_rays(K, *depth.shape[-2:])
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 def rigid(R, t):
     """Rotation f[...,3,3] and translation f[...,3] -> pose f[...,4,4]."""
     top = jnp.concatenate([R, t[..., None]], -1)
-    bottom = jnp.broadcast_to(jnp.array([0.0, 0.0, 0.0, 1.0], top.dtype), (*top.shape[:-2], 1, 4))
+    bottom = jnp.zeros((*top.shape[:-2], 1, 4), top.dtype).at[..., 3].set(1)
     return jnp.concatenate([top, bottom], -2)
 
 
@@ -75,7 +75,7 @@ def xyz_quat_from_pose(a_from_b):
 
 
 def rotation_vector(R):
-    """The axis times the angle of R f[...,3,3] -> f[...,3], angle in [0, pi]; log of SO(3)."""
+    """Axis times angle of R f[...,3,3] -> f[...,3], angle in [0, pi]; log of SO(3)."""
     q = quat_from_rotation(R)
     v = q[..., 1:]
     sine = jnp.sqrt(jnp.maximum(jnp.sum(v * v, -1, keepdims=True), 1e-24))
