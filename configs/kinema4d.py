@@ -56,6 +56,8 @@ def tiny() -> ConfigDict:
                 "robot_width": 64,
                 "robot_patch": 4,
             },
+            # rank 0: all parameters train.
+            "lora": {"rank": 0, "alpha": 32.0},
             # The reference: prediction velocity, shift 1, uniform; first frame then grey.
             "flow": {
                 "prediction": "residual",

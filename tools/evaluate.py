@@ -98,7 +98,8 @@ def checkpoint_cases(workdirs, clips: int) -> tuple[Iterator[Case], int]:
     count = min(clips, len(source) * len(views))
     size = {key: data[key] for key in ("frames", "height", "width")}
     samplers = {name: jax.jit(run.task.sample) for name, run in runs.items()}
-    guess = jax.jit(next(iter(runs.values())).task.guess)
+    first = next(iter(runs.values()))
+    guess = jax.jit(first.task.guess)
 
     def cases():
         for start in range(0, count, BATCH):
@@ -116,7 +117,7 @@ def checkpoint_cases(workdirs, clips: int) -> tuple[Iterator[Case], int]:
                 name: results(samplers[name](run.params, run.frozen, batch, key), batch)
                 for name, run in runs.items()
             }
-            made[GUESS] = results(guess(batch), batch)
+            made[GUESS] = results(guess(first.frozen, batch), batch)
             for b in range(min(BATCH, count - start)):
                 truth, surface = truth_of(items[b])
                 predictions = {name: made[name][b] for name in made}

@@ -5,6 +5,7 @@ baked into the program) with
 
     stride            (t, h, w), static
     channels          C of the latent, static
+    init(key)         the codec with weights drawn at random; itself if it has none
     encode(video)     f[B,T,H,W,3] in [-1,1] -> f[B,t,h,w,C], T = 1 + k stride_t, t = 1 + k
     decode(latent)    the way back
 
@@ -33,6 +34,8 @@ class Codec(Protocol):
 
     @property
     def channels(self) -> int: ...
+
+    def init(self, key) -> "Codec": ...
 
     def encode(self, video) -> Any: ...
 
@@ -65,6 +68,10 @@ class CosineCodec:
     @property
     def channels(self) -> int:
         return 3 * math.prod(self.stride)
+
+    def init(self, key) -> "CosineCodec":
+        del key
+        return self
 
     def encode(self, video):
         """f[B,T,H,W,3] -> f[B,t,h,w,C]."""
@@ -121,12 +128,13 @@ class WanCodec:
     joint, targets apart). Weights of bfloat16 make it work in bfloat16.
     """
 
-    params: Any  # {"encoder", "decoder"} of nets/vae.py
+    params: Any = None  # {"encoder", "decoder"} of nets/vae.py; None until `init`
     config: vae.VAEConfig = dataclasses.field(
         default=vae.VAEConfig(), metadata={"static": True}
     )
     # Latent frames at a time: 1 needs the least memory, None takes the whole clip.
     chunk: int | None = dataclasses.field(default=1, metadata={"static": True})
+    dtype: str = dataclasses.field(default="float32", metadata={"static": True})  # drawn
 
     @property
     def stride(self) -> tuple[int, int, int]:
@@ -135,6 +143,11 @@ class WanCodec:
     @property
     def channels(self) -> int:
         return self.config.latent
+
+    def init(self, key) -> "WanCodec":
+        params = vae.init(key, self.config)
+        params = jax.tree.map(lambda a: a.astype(self.dtype), params)
+        return dataclasses.replace(self, params=params)
 
     def encode(self, video, key=None):
         """f[B,T,H,W,3] -> f32[B,t,h,w,C]: the mode, or with a key a sample."""

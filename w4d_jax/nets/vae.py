@@ -48,6 +48,10 @@ class VAEConfig:
     mean: tuple[float, ...] = WAN_MEAN
     std: tuple[float, ...] = WAN_STD
 
+    def __post_init__(self):
+        for name in ("multipliers", "temporal", "mean", "std"):  # lists, out of JSON
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+
     @property
     def stride(self) -> tuple[int, int, int]:
         side = 2 ** len(self.temporal)

@@ -14,14 +14,16 @@ import jax.numpy as jnp
 from w4d_jax.kin.camera import ground_depth
 from w4d_jax.kin.control import Normaliser, control_signal, scene_pointmap
 from w4d_jax.nets import condition as given
-from w4d_jax.nets.codec import Codec, CosineCodec
+from w4d_jax.nets.codec import Codec
 from w4d_jax.nets.dit import DiTConfig
 from w4d_jax.nets.grid import latent_shape
 from w4d_jax.nets.kinema4d import Kinema4D, Kinema4DConfig
 from w4d_jax.sample.guidance import guided
 from w4d_jax.sample.solver import euler, even_schedule, integrate, unipc, unipc_schedule
 from w4d_jax.train import flow
+from w4d_jax.train.codec import build_codec, load_codec
 from w4d_jax.train.config import filled
+from w4d_jax.train.lora import LoraConfig
 from w4d_jax.types import InputError
 
 
@@ -38,6 +40,9 @@ class Known(NamedTuple):
     condition: Any  # f32[B,t,h,2w,M+C] mask, then the latent of the first frame
     robot: Any  # f32[B,t,h,w,M+C] mask, then the latent of the robot alone; 2w for "act"
     blind: Any  # the condition of one who does not know the robot's motion
+    image: Any = (
+        None  # f32[B,I,image_dim] tokens of the first image; None without image_dim
+    )
 
     def withheld(self, kept) -> "Known":
         """Without the robot where kept f[B] is 0: the other half of guidance."""
@@ -94,10 +99,16 @@ class SamplerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Kinema4DTask:
-    """The method at one size: configs, codec and network in; pure functions out."""
+    """The method at one size: configs, codec and network in; pure functions out.
+
+    frozen is {"codec": the codec with its weights, "model": the leaves of the network that
+    do not train}: an argument of jitted functions, so that no program holds weights.
+    """
 
     net: Kinema4D
     codec: Codec
+    codec_file: str  # its weights; "" leaves those that `init` draws
+    lora: LoraConfig
     flow: FlowConfig
     condition: ConditionConfig
     sampler: SamplerConfig
@@ -106,14 +117,25 @@ class Kinema4DTask:
     width: int
 
     def init(self, key):
-        """Random parameters -> (params, frozen); nothing is frozen in full training."""
+        """Random parameters -> (params, frozen): what trains and what does not."""
+        dit = self.net.config.dit
         t, h, w = self.grid
         C, M = self.codec.channels, self.codec.stride[0]
         n = self.net.config.robot_modalities
         sizes = [(t, h, 2 * w, C), (t, h, 2 * w, M + C), (t, h, n * w, M + C)]
         noisy, condition, robot = (jnp.zeros((1, *size)) for size in sizes)
-        variables = self.net.init(key, noisy, condition, robot, jnp.zeros(1))
-        return variables["params"], {}
+        image = jnp.zeros((1, 1, dit.image_dim)) if dit.image_dim else None
+        variables = self.net.init(key, noisy, condition, robot, jnp.zeros(1), image)
+        params, rest = self.lora.divide(key, variables["params"])
+        return params, {"codec": self.codec.init(key), "model": rest}
+
+    def load(self, frozen):
+        """`frozen` with what lies in files in place of what was drawn; not to be jitted."""
+        return frozen | {"codec": load_codec(self.codec_file, frozen["codec"])}
+
+    def bound(self, frozen) -> "Kinema4DTask":
+        """The task with its codec's weights in place."""
+        return dataclasses.replace(self, codec=frozen["codec"])
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -121,16 +143,17 @@ class Kinema4DTask:
 
     def loss(self, params, frozen, batch, key):
         """Flow matching on the joint latent -> (f32[], squared errors of the clean one)."""
-        del frozen
+        task = self.bound(frozen)
         level, noise, mask, drop = jax.random.split(key, 4)
-        x0, known = self.encode(batch), self.known(batch)
+        x0, known = task.encode(batch), task.known(batch)
         sigma = flow.uniform_sigma(level, x0.shape[0], self.flow.shift)
         eps = jax.random.normal(noise, x0.shape)
         x = flow.noised(x0, eps, sigma)
         robot = soften_robot(mask, known.robot, self.codec.stride[0], self.condition.soft)
         kept = jax.random.bernoulli(drop, 1 - self.condition.drop, (x0.shape[0],))
         known = known._replace(robot=robot).withheld(kept)
-        estimate = self.estimate(params, x, sigma, known)
+        variables = self.lora.variables(params, frozen["model"])
+        estimate = self.estimate(variables, x, sigma, known)
         if self.flow.prediction == "velocity":
             each = flow.velocity_loss(estimate.velocity, x0, eps)
         else:
@@ -138,38 +161,41 @@ class Kinema4DTask:
         rgb, points = jnp.split(jnp.square(estimate.clean - x0), 2, axis=3)
         return each.mean(), {"rgb_error": rgb.mean(), "pointmap_error": points.mean()}
 
-    def guess(self, batch) -> Video:
+    def guess(self, frozen, batch) -> Video:
         """What is known, drawn as a video: the bar that a network has to clear."""
-        return self.decode(self.anchor(self.known(batch)))
+        task = self.bound(frozen)
+        return task.decode(task.anchor(task.known(batch)))
 
     def anchor(self, known: Known):
         """The condition's latent on the scale of what is learned, f32[B,t,h,2w,C]."""
         return self.scaled(known.condition[..., self.codec.stride[0] :])
 
-    def estimate(self, params, x, sigma, known: Known, gain=1.0) -> flow.Estimate:
-        """What the network believes at x f[B,t,h,2w,C] and sigma f[B]."""
+    def estimate(self, variables, x, sigma, known: Known, gain=1.0) -> flow.Estimate:
+        """What the network of `variables` believes at x f[B,t,h,2w,C] and sigma f[B]."""
         residual = self.flow.prediction == "residual"
         anchor = self.anchor(known) if residual else 0.0
         output = self.net.apply(
-            {"params": params},
+            variables,
             flow.centred(x, sigma, anchor),
             known.condition,
             known.robot,
             1000 * sigma,
+            known.image,
             gain=gain,
         )
         return flow.estimate(self.flow.prediction, output, x, sigma, anchor)
 
     def sample(self, params, frozen, batch, key) -> Video:
         """Draws a future for each first frame and robot motion of the batch."""
-        del frozen
-        known, config = self.known(batch), self.sampler
+        task, config = self.bound(frozen), self.sampler
+        known = task.known(batch)
+        variables = self.lora.variables(params, frozen["model"])
         x = jax.random.normal(key, (*known.condition.shape[:-1], self.codec.channels))
 
         def field(known, gain=1.0):
             def velocity(x, sigma, timestep):
                 levels = jnp.full(x.shape[0], sigma)
-                return self.estimate(params, x, levels, known, gain).velocity
+                return self.estimate(variables, x, levels, known, gain).velocity
 
             return velocity
 
@@ -183,7 +209,7 @@ class Kinema4DTask:
             "unipc": (unipc, unipc_schedule),
         }[config.solver]
         velocity = guided(field(known), other, config.scale)
-        return self.decode(
+        return task.decode(
             integrate(velocity, x, schedule(config.steps, config.shift), solver)
         )
 
@@ -240,7 +266,20 @@ class Kinema4DTask:
                 colours = colours.at[:, 1:].set(over(seen, rgb, colours)[:, 1:])
             drawn = self.joint(colours, over(seen, points, ground))
             condition = jnp.concatenate([mask, drawn], -1)
-        return Known(condition, robot, blind)
+        return Known(condition, robot, blind, self.image_tokens(batch))
+
+    def image_tokens(self, batch):
+        """batch["image"] f[B,I,image_dim], for a network that looks at such tokens."""
+        width = self.net.config.dit.image_dim
+        if not width:
+            return None
+        if "image" not in batch or batch["image"].shape[-1] != width:
+            have = batch["image"].shape if "image" in batch else "none"
+            raise InputError(
+                f"batch: image tokens {have}, need 'image' f[B,257,{width}] (CLIP of the "
+                f"first image) for model.dit.image_dim={width}; give them or set it to 0"
+            )
+        return batch["image"]
 
     def geometry(self, batch, norms: Normaliser):
         """A stand-in for the first frame's pointmap, f32[B,H,W,3] normalised."""
@@ -260,8 +299,10 @@ def over(seen, x, behind):
 
 
 def uncover(still, seen):
-    """A still video f32[B,T,H,W,3] without the robot of frame 0 in the frames after it: what
-    it hid is unknown there and gets the mean colour of what it did not hide."""
+    """A still video f32[B,T,H,W,3] without the robot of frame 0 in the frames after it.
+
+    What it hid is unknown there and gets the mean colour of what it did not hide.
+    """
     hidden = seen[:, :1]
     free = 1 - hidden[..., None]
     count = jnp.maximum(free.sum((2, 3), keepdims=True), 1)
@@ -287,7 +328,7 @@ def normalisers(batch) -> Normaliser:
 def build(config) -> Kinema4DTask:
     """The task of a config."""
     data, model = config["data"], dict(config["model"])
-    codec = build_codec(config["codec"])
+    codec, codec_file = build_codec(config["codec"])
     C, M = codec.channels, codec.stride[0]
     t, h, w = latent_shape(data["frames"], data["height"], data["width"], codec.stride)
     side = model["robot_patch"]
@@ -303,6 +344,8 @@ def build(config) -> Kinema4DTask:
     return Kinema4DTask(
         net,
         codec,
+        codec_file,
+        filled(LoraConfig, config["lora"], "lora"),
         filled(FlowConfig, config["flow"], "flow"),
         filled(ConditionConfig, config["condition"], "condition"),
         filled(SamplerConfig, config["sampler"], "sampler"),
@@ -310,10 +353,3 @@ def build(config) -> Kinema4DTask:
         data["height"],
         data["width"],
     )
-
-
-def build_codec(config) -> Codec:
-    """{"cosine": {"stride": ...}}."""
-    if set(config) != {"cosine"}:
-        raise InputError(f"codec {sorted(config)}: need exactly one of cosine")
-    return CosineCodec(tuple(config["cosine"]["stride"]))

@@ -58,6 +58,7 @@ def run(config, workdir: Path) -> None:
     # ------ where it was
     claim(workdir, config)
     state, frozen = jax.jit(start, out_shardings=placed)(key)
+    frozen = task.load(frozen)
     checkpoints = Checkpoints(workdir / "checkpoints", config.keep)
     resumed = checkpoints.restore(abstract(state), data)
     first, state = resumed or (0, state)

@@ -32,7 +32,7 @@ def load_trained(workdir) -> Trained:
     task = build(config)
     tx = optimizer(filled(OptimizerConfig, config.optimizer, "optimizer"), config.steps)
     key = jax.random.key(config.seed)
-    params, frozen = jax.eval_shape(task.init, key)
+    params, _ = jax.eval_shape(task.init, key)
     wanted = jax.eval_shape(lambda p: init_state(p, tx), params)
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     placed = jax.tree.map(
@@ -46,4 +46,6 @@ def load_trained(workdir) -> Trained:
     if restored is None:
         raise InputError(f"checkpoint {workdir}: holds no checkpoint yet; train longer")
     step, state = restored
+    # Checkpoints hold what trains. The rest is what the run's seed drew and files hold.
+    frozen = task.load(jax.jit(lambda key: task.init(key)[1])(key))
     return Trained(config, task, state.ema, frozen, step)

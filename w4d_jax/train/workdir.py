@@ -12,7 +12,7 @@ from w4d_jax.types import InputError
 
 # What the shapes and the meaning of a checkpoint hang on: the rest may change on the way.
 FIXED = (
-    *("task", "codec.", "model.", "flow.prediction", "condition.pointmap_"),
+    *("task", "codec.", "model.", "lora.", "flow.prediction", "condition.pointmap_"),
     *("condition.rgb_", "data.frames", "data.height", "data.width"),
 )
 
@@ -28,15 +28,17 @@ def read_config(workdir) -> ConfigDict:
     missing = [k for k in needed if not isinstance(entry, dict) or k not in entry]
     if missing:
         raise InputError(f"workdir {workdir}: config.json has no {', '.join(missing)}")
-    return ConfigDict(entry)
+    return ConfigDict({"lora": {"rank": 0, "alpha": 32.0}} | entry)  # older runs had none
 
 
 def check_same(workdir: Path, config) -> None:
     """InputError where the run in `workdir` is of another model."""
     if not any((workdir / "checkpoints").glob("*")):
         return
+    # What neither trains nor lies in a file is drawn from the seed anew.
+    drawn = ("seed",) if config.lora.rank or "wan" in config.codec else ()
     for key, was, now in _differences(read_config(workdir), config):
-        if key.startswith(FIXED):
+        if key.startswith(FIXED + drawn):
             raise InputError(
                 f"workdir {workdir}: its run has {key}={was}, not {now}; choose another "
                 "--workdir"
