@@ -36,7 +36,7 @@ def call(name, *arguments) -> int:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
+def home(tmp_path_factory, light):
     """A folder in which everything has been run once: store, run, clip, robot.npz, out."""
     home = tmp_path_factory.mktemp("commands")
     store = home / "store"
@@ -46,7 +46,7 @@ def home(tmp_path_factory):
     assert call("prepare", "clip", *take, "--out", home / "clip") == 0
     config = write_config(home / "config.py", store, store)
     run = ("--config", config, "--workdir", home / "run", "--config.steps=2")
-    assert call("train", *run, "--config.batch", 1) == 0
+    assert call("train", *run) == 0
     assert call("render_robot", *options(home, "render_robot")) == 0
     assert call("simulate", *options(home, "simulate")) == 0
     return home

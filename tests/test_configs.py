@@ -31,7 +31,7 @@ def test_preset(preset, tmp_path):
     filled(OptimizerConfig, config.optimizer, "optimizer")
     task = build(config)
     shapes = jax.eval_shape(task.init, jax.random.key(0))
-    assert all(x.shape for x in jax.tree.leaves(shapes))
+    assert len(jax.tree.leaves(shapes)) > 40
 
     claim(tmp_path / "run", config)
     again = read_config(tmp_path / "run")
