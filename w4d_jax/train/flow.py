@@ -20,7 +20,7 @@ information, x0 = x_s - s v, but not the same difficulty:
   frame held still). A zero-initialised head starts at "nothing moves" and learns the rest.
 """
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +47,7 @@ class Estimate(NamedTuple):
     velocity: jax.Array  # of eps - x0
 
 
-def estimate(prediction: Prediction, output, x, sigma, anchor=0.0) -> Estimate:
+def estimate(prediction: Prediction, output, x, sigma, anchor: Any = 0.0) -> Estimate:
     """Reads a network's output at x = x_s f[B,...], 0 < sigma f[B] <= 1.
 
     anchor f[B,...]: what `residual` adds to; unused otherwise.

@@ -23,6 +23,7 @@ from w4d_jax.sample.solver import euler, even_schedule, integrate, unipc, unipc_
 from w4d_jax.train import flow
 from w4d_jax.train.codec import build_codec, load_codec
 from w4d_jax.train.config import filled
+from w4d_jax.train.flow import Estimate
 from w4d_jax.train.lora import LoraConfig
 from w4d_jax.types import InputError
 
@@ -170,7 +171,7 @@ class Kinema4DTask:
         """The condition's latent on the scale of what is learned, f32[B,t,h,2w,C]."""
         return self.scaled(known.condition[..., self.codec.stride[0] :])
 
-    def estimate(self, variables, x, sigma, known: Known, gain=1.0) -> flow.Estimate:
+    def estimate(self, variables, x, sigma, known: Known, gain=1.0) -> Estimate:
         """What the network of `variables` believes at x f[B,t,h,2w,C] and sigma f[B]."""
         residual = self.flow.prediction == "residual"
         anchor = self.anchor(known) if residual else 0.0
@@ -287,7 +288,7 @@ class Kinema4DTask:
         if self.condition.geometry == "ramp":
             ramp = jnp.asarray(2 * given.uniform_pointmap(*size) - 1)
             return jnp.broadcast_to(ramp, (len(batch["K"]), *ramp.shape))
-        depth = jax.vmap(lambda *camera: ground_depth(*camera, *size))(
+        depth = jax.vmap(lambda K, pose, far: ground_depth(K, pose, far, *size))(
             batch["K"], batch["cam_from_world"][:, 0], norms.center[:, 2] + norms.scale
         )
         return jax.vmap(scene_pointmap)(depth, batch["K"], norms)

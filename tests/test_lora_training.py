@@ -1,0 +1,281 @@
+"""Beside a frozen base: what trains, what a checkpoint holds, codecs out of files, and the
+presets of full size, traced without a byte of them."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.extend.core import jaxprs_in_params
+from runs import REPO, SIZE, write_config, write_noise
+from safetensors.numpy import save_file
+
+from w4d_jax.data.pipeline import batches
+from w4d_jax.data.store import StoreSource
+from w4d_jax.nets import lora, vae
+from w4d_jax.nets.kinema4d import ADDED
+from w4d_jax.nets.vae_names import vae as vae_names
+from w4d_jax.nets.weights import to_torch
+from w4d_jax.train import kinema4d, loop
+from w4d_jax.train.config import load_config
+from w4d_jax.train.optim import OptimizerConfig, optimizer
+from w4d_jax.train.state import init_state, make_update
+from w4d_jax.train.task import build
+from w4d_jax.train.trained import load_trained
+from w4d_jax.types import InputError
+
+KEY = jax.random.key(0)
+PAIRS = {"rank": 4, "alpha": 8.0}
+SIZES = {"base": 2, "multipliers": (1, 2), "blocks": 1, "temporal": (True,)}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, light):
+    home = tmp_path_factory.mktemp("lora")
+    return write_config(home / "config.py", write_noise(home / "train", [0, 1]), home)
+
+
+@pytest.fixture(scope="module")
+def batch(home):
+    source = StoreSource(home.parent / "train")
+    batch = next(iter(batches(source, batch=2, view="front", **SIZE)))
+    batch.pop("id")
+    return batch
+
+
+def config_of(home, **changes):
+    """The smallest config; changes: group={key: value}."""
+    config = load_config(str(home))
+    with config.unlocked():
+        config.model.dit.ffn = 48  # the shape of its matrices is nothing else's
+        for group, values in changes.items():
+            config[group].update(values)
+    return config
+
+
+def of_wan(home, **changes):
+    config = config_of(home)
+    with config.unlocked():
+        config.codec = {"wan": {"weights": ""} | SIZES | changes}
+    return config
+
+
+def full(preset, **model):
+    config = load_config(f"{REPO / 'configs/kinema4d.py'}:{preset}")
+    config.model.update(model)
+    return config
+
+
+def count(tree) -> int:
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
+
+
+def equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+# ------ low-rank pairs
+
+
+def drawn(task):
+    """Parameters without a zero among them, and a base: a fresh head says nothing."""
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(task.init, KEY)
+    return jax.tree.map(lambda x: jnp.float32(0.1 * rng.normal(size=x.shape)), shapes)
+
+
+def test_pairs_learn_and_the_base_rests(home, batch):
+    task = build(config_of(home, lora=PAIRS))
+    params, frozen = drawn(task)
+    assert set(params) == {"lora", "added"} and set(params["added"]) == set(ADDED)
+    assert not set(frozen["model"]) & set(ADDED)
+    before = jax.tree.map(np.array, (params, frozen))
+    tx = optimizer(OptimizerConfig(lr=1e-2, warmup=1), 4)
+    update = jax.jit(make_update(task.loss, tx, 0.9))
+    state, losses = init_state(params, tx), []
+    for _ in range(4):
+        state, metrics = update(state, frozen, batch, jax.random.key(1))
+        losses.append(float(metrics["loss"]))
+        state = state._replace(step=jnp.zeros((), jnp.int32))  # the same noise again
+    # The first step is of no length: the learning rate starts at zero.
+    assert losses[3] < losses[2] < losses[1] <= losses[0]
+    equal(frozen, before[1])
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), state.params, before[0])
+    assert all(jax.tree.leaves(moved))
+
+
+def products(jaxpr):
+    """Shapes of all matrix products of a program."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            yield equation.outvars[0].aval.shape
+        for part in jaxprs_in_params(equation.params):
+            yield from products(part)
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_no_gradient_of_a_frozen_matrix_is_formed(home, batch, rank):
+    task = build(config_of(home, lora={"rank": rank}))
+    params, frozen = jax.eval_shape(task.init, KEY)
+    gradient = jax.grad(lambda *a: task.loss(*a)[0])
+    shapes = set(products(jax.make_jaxpr(gradient)(params, frozen, batch, KEY).jaxpr))
+    matrices = {(32, 48), (48, 32), (32, 32)}  # of the feed-forward and the attentions
+    assert bool(matrices & shapes) == (rank == 0)
+
+
+def test_merged_is_unmerged(home, batch):
+    clean = {"prediction": "clean"}  # the network's output as it is
+    task = kinema4d.build(config_of(home, lora=PAIRS, flow=clean))
+    params, frozen = drawn(task)
+    base = lora.join(frozen["model"], params["added"])
+    merged = lora.merge(base, params["lora"], PAIRS["alpha"] / PAIRS["rank"])
+    known = task.known(batch)
+    x = jax.random.normal(KEY, (2, *known.condition.shape[1:4], task.codec.channels))
+
+    @jax.jit
+    def believed(variables):
+        return task.estimate(variables, x, jnp.array([0.3, 0.8]), known).clean
+
+    apart = believed(task.lora.variables(params, frozen["model"]))
+    np.testing.assert_allclose(apart, believed({"params": merged}), atol=1e-4)
+    assert np.abs(apart - believed({"params": base})).max() > 1e-2
+
+
+def test_a_run_holds_what_trains_and_draws_the_rest_again(home):
+    workdir = home.parent / "run"
+    config = config_of(home, lora=PAIRS)
+    config.update(steps=2, sample_every=2)
+    with config.unlocked():
+        config.data.store.test = config.data.store.train
+    loop.run(config, workdir)
+    run = load_trained(workdir)
+    assert run.step == 2 and set(run.params) == {"lora", "added"}
+    assert any(np.abs(x).max() > 0 for x in jax.tree.leaves(run.params["added"]))
+    tx = optimizer(OptimizerConfig(**config.optimizer), config.steps)
+
+    def start(key):
+        params, frozen = run.task.init(key)
+        return init_state(params, tx), frozen
+
+    equal(jax.jit(start)(jax.random.key(config.seed))[1], run.frozen)
+    for key, value in (("seed", 1), ("lora.rank", 2)):
+        other = config.copy_and_resolve_references()
+        other.update_from_flattened_dict({key: value})
+        with pytest.raises(InputError, match=f"its run has {key}="):
+            loop.run(other, workdir)
+
+
+def test_a_negative_rank(home):
+    with pytest.raises(InputError, match=r"lora\.rank=-1: need 0"):
+        build(config_of(home, lora={"rank": -1}))
+
+
+# ------ the learned codec
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """Weights of another seed than any run's: path, tensors."""
+    config = vae.VAEConfig(**SIZES)
+    tensors = to_torch(vae_names(config), vae.init(jax.random.key(7), config))
+    path = tmp_path_factory.mktemp("weights") / "vae.safetensors"
+    save_file(tensors, path)
+    return path, tensors
+
+
+def test_a_codec_from_a_file_is_an_argument(home, batch, file):
+    config = of_wan(home, weights=str(file[0]))
+    task = build(config)
+    params, frozen = jax.jit(task.init)(KEY)
+    loaded = task.load(frozen)
+    codec = loaded["codec"]
+    named = to_torch(vae_names(codec.config), codec.params)
+    equal(named, file[1])
+    equal(build(of_wan(home)).load(frozen), frozen)
+
+    program = jax.make_jaxpr(task.loss)(params, frozen, batch, KEY)
+    assert count([np.asarray(x) for x in program.consts]) < count(codec.params) / 4
+    loss = jax.jit(task.loss)
+    losses = [float(loss(params, f, batch, KEY)[0]) for f in (loaded, frozen)]
+    assert np.isfinite(losses).all() and losses[0] != losses[1]
+    video = jax.eval_shape(task.sample, params, loaded, batch, KEY)
+    assert video.rgb.shape == video.pointmap.shape == (2, 5, 16, 16, 3)
+
+
+@pytest.mark.parametrize("kind", ["cut", "foreign", "empty", "missing", "names", "sizes"])
+def test_bad_weights(home, file, tmp_path, kind):
+    path, tensors = tmp_path / "bad.safetensors", dict(file[1])
+    said = "no readable .safetensors file"
+    if kind == "names":
+        tensors.pop("quant_conv.bias")
+        save_file(tensors, path)
+        said = r"1 tensors missing \(quant_conv.bias\)"
+    elif kind == "sizes":
+        tensors["quant_conv.bias"] = np.zeros(5, np.float32)
+        save_file(tensors, path)
+        said = r"\['encoder'\]\['quant'\]\['bias'\] is \(5,\), the config needs \(32,\)"
+    elif kind != "missing":
+        whole = file[0].read_bytes()
+        path.write_bytes({"cut": whole[:-5], "foreign": b"PK" + whole, "empty": b""}[kind])
+    task = build(of_wan(home, weights=str(path)))
+    frozen = jax.eval_shape(task.init, KEY)[1]
+    with pytest.raises(InputError, match=f"codec.wan.weights .*{said}") as caught:
+        task.load(frozen)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_codec(home):
+    config = config_of(home)
+    with config.unlocked():
+        config.codec = {"jpeg": {}}
+    with pytest.raises(InputError, match="exactly one of cosine, wan"):
+        build(config)
+
+
+# ------ full size
+
+
+def shapes_of(config, image=True):
+    """A batch of one, of nothing but shapes."""
+    T, H, W = (config.data[key] for key in ("frames", "height", "width"))
+    sizes = {"depth": (T, H, W), "robot_depth": (T, H, W), "K": (3, 3), "scale": ()}
+    sizes |= {"cam_from_world": (T, 4, 4), "center": (3,), "image": (257, 1280)}
+    batch = {k: jax.ShapeDtypeStruct((1, *v), "float32") for k, v in sizes.items()}
+    for name in ("rgb", "robot_rgb"):
+        batch[name] = jax.ShapeDtypeStruct((1, T, H, W, 3), "uint8")
+    if not image:
+        batch.pop("image")
+    return batch
+
+
+@pytest.mark.parametrize("preset", ["1b", "14b"])
+def test_full_size_traces(preset):
+    config = full(preset)
+    task = build(config)
+    params, frozen = jax.eval_shape(task.init, KEY)
+    batch = shapes_of(config, image=preset == "14b")
+    loss, _ = jax.eval_shape(task.loss, params, frozen, batch, KEY)
+    assert loss.shape == () and loss.dtype == jnp.float32
+    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(params))
+    video = jax.eval_shape(task.sample, params, frozen, batch, KEY)
+    assert video.rgb.shape == video.pointmap.shape == (1, 49, 480, 720, 3)
+
+
+def test_what_the_paper_trains():
+    for variant, added in (("act", 1_287_568), ("pm", 1_287_312)):
+        params, frozen = jax.eval_shape(build(full("14b", variant=variant)).init, KEY)
+        assert count(params["added"]) == added
+        assert count(params["lora"]) == 209_715_200
+        # All of Wan but its text embedder, which this model has no use for.
+        assert count(frozen["model"]) == 16_394_878_784 - 47_196_160
+    assert count(frozen["codec"]) == 126_892_531
+
+
+def test_image_tokens_are_asked_for():
+    config = full("14b")
+    task = build(config)
+    params, frozen = jax.eval_shape(task.init, KEY)
+    batch = shapes_of(config, image=False)
+    with pytest.raises(InputError, match=r"image tokens none, need 'image' f\[B,257"):
+        jax.eval_shape(task.loss, params, frozen, batch, KEY)
