@@ -57,7 +57,7 @@ def config_of(home, **changes):
 def of_wan(home, **changes):
     config = config_of(home)
     with config.unlocked():
-        config.codec = {"wan": {"weights": ""} | SIZES | changes}
+        config.codec = {"wan": {"weights": "", "chunk": None} | SIZES | changes}
     return config
 
 
@@ -196,9 +196,20 @@ def test_a_codec_from_a_file_is_an_argument(home, batch, file):
 
     program = jax.make_jaxpr(task.loss)(params, frozen, batch, KEY)
     assert count([np.asarray(x) for x in program.consts]) < count(codec.params) / 4
-    loss = jax.jit(task.loss)
-    losses = [float(loss(params, f, batch, KEY)[0]) for f in (loaded, frozen)]
-    assert np.isfinite(losses).all() and losses[0] != losses[1]
+
+    @jax.jit
+    def coded(frozen):
+        bound = kinema4d.build(config).bound(frozen)
+        alone = frozen["codec"].encode(jnp.float32(batch["rgb"]) / 127.5 - 1)
+        loss, _ = task.loss(params, frozen, batch, KEY)
+        return loss, bound.known(batch).condition, bound.encode(batch), alone
+
+    loss, condition, target, alone = coded(loaded)
+    assert np.isfinite(loss) and loss != coded(frozen)[0]
+    # As the authors do: the condition coded as one wide picture, the target apart.
+    condition, target = (np.split(x, 2, axis=3)[0] for x in (condition[..., 2:], target))
+    np.testing.assert_allclose(target * config.condition.rgb_std, alone, atol=1e-5)
+    assert np.abs(condition[:, 0] - alone[:, 0]).max() > 1e-3
     video = jax.eval_shape(task.sample, params, loaded, batch, KEY)
     assert video.rgb.shape == video.pointmap.shape == (2, 5, 16, 16, 3)
 

@@ -8,6 +8,8 @@ baked into the program) with
     init(key)         the codec with weights drawn at random; itself if it has none
     encode(video)     f[B,T,H,W,3] in [-1,1] -> f[B,t,h,w,C], T = 1 + k stride_t, t = 1 + k
     decode(latent)    the way back
+    encode_pair(l, r), decode_pair(l, r)   two videos as one picture twice as wide: where a
+                      codec sees far, the one is seen in the other
 
 Both are causal in groups: latent frame 0 depends on frame 0 alone, latent frame k on
 nothing after its own group. So the latent of a first image is known before the future is.
@@ -40,6 +42,10 @@ class Codec(Protocol):
     def encode(self, video) -> Any: ...
 
     def decode(self, latent) -> Any: ...
+
+    def encode_pair(self, left, right) -> Any: ...
+
+    def decode_pair(self, left, right) -> tuple[Any, Any]: ...
 
 
 @jax.tree_util.register_dataclass
@@ -95,6 +101,14 @@ class CosineCodec:
             x = _multiply(cosines(size).T, x, axis)
         video = rearrange(x, "b t h w p q r c -> b (t p) (h q) (w r) c")
         return jnp.concatenate([jnp.mean(video[:, :t], 1, keepdims=True), video[:, t:]], 1)
+
+    def encode_pair(self, left, right):
+        """f[B,T,H,W,3] twice -> f[B,t,h,2w,C]. A block sees nothing of the next."""
+        return jnp.concatenate([self.encode(left), self.encode(right)], axis=3)
+
+    def decode_pair(self, left, right):
+        """f[B,t,h,w,C] twice -> f[B,T,H,W,3] twice."""
+        return self.decode(left), self.decode(right)
 
     @property
     def _order(self) -> np.ndarray:
@@ -161,3 +175,13 @@ class WanCodec:
         dtype = jax.tree.leaves(self.params)[0].dtype
         latent = vae.denormalised(latent, self.config).astype(dtype)
         return vae.decode(self.params, self.config, latent, self.chunk).astype(jnp.float32)
+
+    def encode_pair(self, left, right):
+        """f[B,T,H,W,3] twice -> f32[B,t,h,2w,C], coded as one picture."""
+        return self.encode(jnp.concatenate([left, right], axis=3))
+
+    def decode_pair(self, left, right):
+        """f[B,t,h,w,C] twice -> f32[B,T,H,W,3] twice, decoded as one picture."""
+        video = self.decode(jnp.concatenate([left, right], axis=3))
+        left, right = jnp.split(video, 2, axis=3)
+        return left, right

@@ -219,11 +219,8 @@ class Kinema4DTask:
     def encode(self, batch):
         """The clip itself, as it is learned: f32[B,t,h,2w,C]."""
         points = jax.vmap(scene_pointmap)(batch["depth"], batch["K"], normalisers(batch))
-        return self.scaled(self.joint(unit(batch["rgb"]), points))
-
-    def joint(self, rgb, points):
-        """Videos f32[B,T,H,W,3] in [-1, 1] -> joint latent f32[B,t,h,2w,C]."""
-        return jnp.concatenate([self.codec.encode(rgb), self.codec.encode(points)], axis=3)
+        latents = [self.codec.encode(x) for x in (unit(batch["rgb"]), points)]
+        return self.scaled(jnp.concatenate(latents, axis=3))
 
     def scaled(self, latent):
         c = self.condition
@@ -235,9 +232,9 @@ class Kinema4DTask:
         """The inverse of `encode`."""
         c = self.condition
         rgb, points = jnp.split(latent, 2, axis=3)
-        rgb = self.codec.decode(rgb * c.rgb_std)
-        points = self.codec.decode(points * c.pointmap_std + c.pointmap_mean)
-        return Video(jnp.clip(rgb, -1, 1), jnp.clip(points, -1, 1))
+        points = points * c.pointmap_std + c.pointmap_mean
+        pair = self.codec.decode_pair(rgb * c.rgb_std, points)
+        return Video(*(jnp.clip(video, -1, 1) for video in pair))
 
     def known(self, batch) -> Known:
         """From the first image (batch["rgb"][:, 0]), the camera and the robot alone."""
@@ -259,13 +256,13 @@ class Kinema4DTask:
         videos = [fill(x, self.frames) for x in first]
         mask = jnp.asarray(given.first_frame_mask(self.grid, M))
         mask = jnp.broadcast_to(mask, (len(points), *mask.shape))
-        blind = condition = jnp.concatenate([mask, self.joint(*videos)], -1)
+        blind = condition = jnp.concatenate([mask, self.codec.encode_pair(*videos)], -1)
         if self.condition.fill == "drawn":
             colours, ground = videos
             colours = uncover(colours, seen)
             if act:
                 colours = colours.at[:, 1:].set(over(seen, rgb, colours)[:, 1:])
-            drawn = self.joint(colours, over(seen, points, ground))
+            drawn = self.codec.encode_pair(colours, over(seen, points, ground))
             condition = jnp.concatenate([mask, drawn], -1)
         return Known(condition, robot, blind, self.image_tokens(batch))
 
