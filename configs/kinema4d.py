@@ -118,19 +118,23 @@ def sim() -> ConfigDict:
 
 
 def calvin() -> ConfigDict:
-    """tiny on recorded CALVIN episodes (npz): real camera poses, another robot."""
+    """tiny on recorded CALVIN episodes: another robot, given cameras, real occlusion.
+
+    python -m w4d_jax.train --config configs/kinema4d.py:calvin \\
+        --config.data.calvin.folder=DIR --config.data.calvin.robot=panda_longer_finger.urdf
+    """
     config = tiny()
-    with config.unlocked():
-        config.name = "kinema4d-calvin"
-        config.data = ConfigDict(
-            {
-                "calvin": {"folder": "", "robot": ""},
-                "view": "static",
-                "frames": 9,
-                "height": 64,
-                "width": 64,
-            }
-        )
+    config.name = "kinema4d-calvin"
+    config.batch = 2
+    config.data = ConfigDict(
+        {
+            "calvin": {"folder": "", "robot": "", "held_out": 1},
+            "view": ("static", "opposing"),
+            "frames": 9,
+            "height": 64,
+            "width": 64,
+        }
+    )
     return config
 
 

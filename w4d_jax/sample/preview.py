@@ -22,4 +22,4 @@ def save_preview(path: Path, columns: list[np.ndarray], enlarge: int = 2, fps: f
 
 def image(x) -> np.ndarray:
     """Values f[...,3] in [-1, 1] as u8[...,3]; of a pointmap x is red, y green, z blue."""
-    return np.uint8(np.clip(np.round((np.asarray(x) + 1) * 127.5), 0, 255))
+    return np.clip(np.round((np.asarray(x) + 1) * 127.5), 0, 255).astype(np.uint8)
