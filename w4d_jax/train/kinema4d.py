@@ -61,6 +61,7 @@ class FlowConfig:
     prediction: flow.Prediction = "velocity"
     shift: float = 1.0  # of the uniform noise levels in training
     floor: float = 1.0  # of sigma in the clean loss
+    robot_weight: float = 1.0  # of the error where the robot is: that much is given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,10 +156,11 @@ class Kinema4DTask:
         known = known._replace(robot=robot).withheld(kept)
         variables = self.lora.variables(params, frozen["model"])
         estimate = self.estimate(variables, x, sigma, known)
+        weight = jnp.where(task.robot_cells(batch) > 0, self.flow.robot_weight, 1.0)
         if self.flow.prediction == "velocity":
-            each = flow.velocity_loss(estimate.velocity, x0, eps)
+            each = flow.velocity_loss(estimate.velocity, x0, eps, weight)
         else:
-            each = flow.clean_loss(estimate.clean, x0, sigma, self.flow.floor)
+            each = flow.clean_loss(estimate.clean, x0, sigma, self.flow.floor, weight)
         rgb, points = jnp.split(jnp.square(estimate.clean - x0), 2, axis=3)
         return each.mean(), {"rgb_error": rgb.mean(), "pointmap_error": points.mean()}
 
@@ -278,6 +280,11 @@ class Kinema4DTask:
                 f"first image) for model.dit.image_dim={width}; give them or set it to 0"
             )
         return batch["image"]
+
+    def robot_cells(self, batch):
+        """Where the robot is in both halves of the joint latent, f32[B,t,h,2w,1]."""
+        cells = given.latent_mask(batch["robot_depth"] > 0, self.codec.stride)
+        return jnp.concatenate([cells, cells], axis=3)[..., None]
 
     def geometry(self, batch, norms: Normaliser):
         """A stand-in for the first frame's pointmap, f32[B,H,W,3] normalised."""
