@@ -30,7 +30,7 @@ def tiny() -> ConfigDict:
             "name": "kinema4d-tiny",
             "task": "kinema4d",
             "seed": 0,
-            "steps": 500,
+            "steps": 400,
             "batch": 8,
             "log_every": 1,
             "checkpoint_every": 200,
