@@ -156,7 +156,8 @@ class Kinema4DTask:
         known = known._replace(robot=robot).withheld(kept)
         variables = self.lora.variables(params, frozen["model"])
         estimate = self.estimate(variables, x, sigma, known)
-        weight = jnp.where(task.robot_cells(batch) > 0, self.flow.robot_weight, 1.0)
+        told = task.robot_cells(batch) * flow.over(kept, x0)
+        weight = jnp.where(told > 0, self.flow.robot_weight, 1.0)
         if self.flow.prediction == "velocity":
             each = flow.velocity_loss(estimate.velocity, x0, eps, weight)
         else:
