@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from w4d_jax.nets.dit import DiTConfig
 from w4d_jax.nets.kinema4d import Kinema4DConfig
@@ -31,7 +32,7 @@ def load(name: str) -> Golden:
     arrays = {
         k: v.astype(np.float32) if v.dtype == np.float16 else v for k, v in arrays.items()
     }
-    return Golden(arrays, config, _safetensors(GOLDEN / f"{name}.safetensors"))
+    return Golden(arrays, config, load_file(GOLDEN / f"{name}.safetensors"))
 
 
 def dit_config(entry: dict[str, Any]) -> DiTConfig:
@@ -73,17 +74,3 @@ def close(ours, theirs, atol: float) -> None:
 def layer(blocks, i: int):
     """The weights of one block out of the stack."""
     return jax.tree.map(lambda a: a[i], blocks)
-
-
-def _safetensors(path: Path) -> dict[str, np.ndarray]:
-    """Float32 tensors: a length, a JSON header, bytes."""
-    data = path.read_bytes()
-    start = 8 + int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:start])
-    header.pop("__metadata__", None)
-    return {
-        name: np.frombuffer(
-            data[start:][slice(*entry["data_offsets"])], np.float32
-        ).reshape(entry["shape"])
-        for name, entry in header.items()
-    }

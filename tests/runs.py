@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from clips import make_clip
 
-from w4d_jax.data.store import write
+from w4d_jax.data.pipeline import batches
+from w4d_jax.data.store import StoreSource, write
 
 REPO = Path(__file__).parents[1]
 sys.path.insert(0, str(REPO))  # for configs/, which is no package of ours
@@ -51,6 +52,13 @@ def write_config(path: Path, train: Path, test: Path) -> Path:
     """A config file for the stores."""
     path.write_text(CONFIG.replace("TRAIN", str(train)).replace("TEST", str(test)))
     return path
+
+
+def batch_of(store: Path) -> dict:
+    """Two clips of `write_noise` as training sees them."""
+    batch = next(iter(batches(StoreSource(store), batch=2, view="front", **SIZE)))
+    batch.pop("id")
+    return batch
 
 
 def metrics_of(workdir: Path) -> list[dict]:

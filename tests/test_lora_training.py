@@ -8,11 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
-from runs import REPO, SIZE, write_config, write_noise
+from runs import REPO, batch_of, write_config, write_noise
 from safetensors.numpy import save_file
 
-from w4d_jax.data.pipeline import batches
-from w4d_jax.data.store import StoreSource
 from w4d_jax.nets import lora, vae
 from w4d_jax.nets.kinema4d import ADDED
 from w4d_jax.nets.vae_names import vae as vae_names
@@ -38,10 +36,7 @@ def home(tmp_path_factory, light):
 
 @pytest.fixture(scope="module")
 def batch(home):
-    source = StoreSource(home.parent / "train")
-    batch = next(iter(batches(source, batch=2, view="front", **SIZE)))
-    batch.pop("id")
-    return batch
+    return batch_of(home.parent / "train")
 
 
 def config_of(home, **changes):

@@ -16,12 +16,12 @@ from scipy.spatial.transform import Rotation
 from w4d_jax.data import record
 from w4d_jax.data.calvin import CalvinSource
 from w4d_jax.data.droid import DroidSource
-from w4d_jax.data.npz import read_npz
 from w4d_jax.data.result import Result, new_folder, read_result, view_result, write_result
 from w4d_jax.data.store import StoreSource
 from w4d_jax.data.video import read_video, write_video
 from w4d_jax.kin import load_robot
 from w4d_jax.kin.camera import project, to_camera
+from w4d_jax.npz import read_npz
 from w4d_jax.types import Camera, InputError
 
 SHARED = Path(__file__).parents[2] / "shared"

@@ -11,9 +11,10 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A part may import those named after it, and itself.
 MAY_IMPORT = {
     "types": set(),
-    "kin": {"types"},
+    "npz": {"types"},
+    "kin": {"types", "npz"},
     "nets": {"types"},
-    "data": {"types", "kin"},
+    "data": {"types", "npz", "kin"},
     "evaluate": {"types", "kin", "data"},
     "sample": {"types", "kin", "nets", "data", "train"},
     "train": {"types", "kin", "nets", "data", "sample"},

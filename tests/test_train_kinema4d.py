@@ -6,10 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from runs import SIZE, write_config, write_noise
+from runs import batch_of, write_config, write_noise
 
-from w4d_jax.data.pipeline import batches
-from w4d_jax.data.store import StoreSource
 from w4d_jax.train.config import load_config
 from w4d_jax.train.kinema4d import build
 from w4d_jax.train.optim import OptimizerConfig, optimizer
@@ -24,10 +22,7 @@ def home(tmp_path_factory, light):
 
 @pytest.fixture(scope="module")
 def batch(home):
-    source = StoreSource(home.parent / "train")
-    batch = next(iter(batches(source, batch=2, view="front", **SIZE)))
-    batch.pop("id")
-    return batch
+    return batch_of(home.parent / "train")
 
 
 def method(home, **changes):

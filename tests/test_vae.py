@@ -1,13 +1,13 @@
 """The video autoencoder: the reference's numbers, causality, chunks, names."""
 
-import json
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from golden import GOLDEN, jit, last
+from safetensors.numpy import load_file
 
 from w4d_jax.nets import vae
 from w4d_jax.nets.codec import WanCodec
@@ -15,27 +15,10 @@ from w4d_jax.nets.vae_names import vae as names
 from w4d_jax.nets.weights import from_torch, to_torch
 from w4d_jax.types import InputError
 
-GOLDEN = Path(__file__).parents[2] / "shared" / "golden" / "kinema4d"
 SMALL = vae.VAEConfig(base=8)
 
-# These tests are compilation above all: tell LLVM not to try hard.
-jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 encode = jit(vae.encode, static_argnums=(1, 3))
 decode = jit(vae.decode, static_argnums=(1, 3))
-
-
-def read_safetensors(path):
-    """Float32 tensors of a safetensors file: a length, a JSON header, bytes."""
-    data = path.read_bytes()
-    start = 8 + int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:start])
-    header.pop("__metadata__", None)
-    return {
-        name: np.frombuffer(
-            data[start:][slice(*entry["data_offsets"])], np.float32
-        ).reshape(entry["shape"])
-        for name, entry in header.items()
-    }
 
 
 @pytest.fixture(scope="module")
@@ -47,17 +30,12 @@ def golden():
 
 @pytest.fixture(scope="module")
 def weights(golden):
-    return read_safetensors(GOLDEN / "wan_vae.safetensors")
+    return load_file(GOLDEN / "wan_vae.safetensors")
 
 
 @pytest.fixture(scope="module")
 def params(weights):
     return from_torch(names(SMALL), weights)
-
-
-def last(a):
-    """Channels last: [B,C,T,H,W] -> [B,T,H,W,C]."""
-    return np.moveaxis(a, 1, -1)
 
 
 def video(golden, name):

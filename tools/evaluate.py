@@ -21,12 +21,12 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from w4d_jax.data.npz import read_npz
 from w4d_jax.data.pipeline import names, sample
 from w4d_jax.data.result import Result, read_result
 from w4d_jax.data.source import open_source
 from w4d_jax.evaluate import Case, markdown, score_case, summarise, task_of, write_report
 from w4d_jax.kin.camera import pointmap, to_world
+from w4d_jax.npz import read_npz
 from w4d_jax.sample.simulate import results
 from w4d_jax.train.trained import load_trained
 from w4d_jax.types import Camera, InputError

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from w4d_jax.data.npz import read_npz
 from w4d_jax.kin import load_robot
 from w4d_jax.kin.render import draw_robot
+from w4d_jax.npz import read_npz
 from w4d_jax.types import Camera, Clip, InputError, View
 
 FPS = 30.0  # CALVIN's control rate

@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from w4d_jax.data.npz import check_arrays, read_npz
 from w4d_jax.data.video import write_gif, write_video
 from w4d_jax.kin.camera import pointmap, to_world
+from w4d_jax.npz import check_arrays, read_npz
 from w4d_jax.types import Camera, InputError, View
 
 _ARRAYS = {

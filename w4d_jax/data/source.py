@@ -22,7 +22,7 @@ def open_source(data, split: str):
         )
     options = dict(data[kinds[0]])
     if kinds == ["sim"]:
-        count = options.pop("episodes") if split == "train" else options.pop("held_out")
+        count = options["episodes" if split == "train" else "held_out"]
         options = {k: v for k, v in options.items() if k not in ("episodes", "held_out")}
         size = {name: data[name] for name in ("frames", "height", "width")}
         seed = 0 if split == "train" else 1

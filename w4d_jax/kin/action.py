@@ -21,8 +21,6 @@ The end effector is the link that carries the fingers (`hand_link`) unless the c
 another. Files may hold further arrays; they are not read.
 """
 
-import os
-import zipfile
 from pathlib import Path
 
 import jax
@@ -33,6 +31,7 @@ from w4d_jax.kin import se3
 from w4d_jax.kin.chain import chain_of
 from w4d_jax.kin.gripper import finger_joints, gripper_of, hand_link
 from w4d_jax.kin.inverse import IK, LENGTH, inverse
+from w4d_jax.npz import load
 from w4d_jax.types import InputError
 
 WAYS = ("q", "ee_pose", "ee_delta")
@@ -48,7 +47,7 @@ def read_actions(
     for each millimetre; one millimetre always may. Raises InputError naming the file for
     anything that is not such an action sequence, and for frames out of reach.
     """
-    arrays = _load(Path(path))
+    arrays, _ = load(Path(path), (*WAYS, "joint_names", "gripper", "q0"))
     try:
         return joints_from_actions(arrays, robot, ee_link, tolerance)
     except InputError as error:
@@ -175,26 +174,3 @@ def _numbers(arrays, name: str, axes: str) -> np.ndarray:
         at = np.argwhere(~np.isfinite(x))[0].tolist()
         raise InputError(f"{name} holds NaN or infinity, first at {at}")
     return x
-
-
-def _load(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz that actions are made of."""
-    if path.is_file() and not zipfile.is_zipfile(path):
-        raise InputError(f"{path}: not an .npz, or cut short ({path.stat().st_size} bytes)")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            known = {*WAYS, "joint_names", "gripper", "q0"}
-            arrays = {name: file[name] for name in file.files if name in known}
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else error
-        raise InputError(f"{path}: cannot read it ({reason})") from error
-    # zipfile, zlib and numpy have a dozen types between them for a damaged file.
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path}: damaged ({reason})") from error
-    for name, x in arrays.items():
-        if not isinstance(
-            x, np.ndarray
-        ):  # numpy hands out what has no .npy header as bytes
-            raise InputError(f"{path}: damaged ({name} is not an array)")
-    return arrays

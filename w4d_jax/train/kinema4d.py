@@ -41,9 +41,7 @@ class Known(NamedTuple):
     condition: Any  # f32[B,t,h,2w,M+C] mask, then the latent of the first frame
     robot: Any  # f32[B,t,h,w,M+C] mask, then the latent of the robot alone; 2w for "act"
     blind: Any  # the condition of one who does not know the robot's motion
-    image: Any = (
-        None  # f32[B,I,image_dim] tokens of the first image; None without image_dim
-    )
+    image: Any = None  # f32[B,I,image_dim] tokens of the first image, if the network looks
 
     def withheld(self, kept) -> "Known":
         """Without the robot where kept f[B] is 0: the other half of guidance."""

@@ -2,6 +2,7 @@
 
 import os
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,10 @@ def read_npz(path, arrays: dict[str, str]) -> dict[str, np.ndarray]:
     arrays: for each a type and its axes, as in {"rgb": "u1 T H W 3", "K": "f 3 3|f T 3 3"};
     a letter stands for one and the same number throughout the file.
     """
-    found = _load(Path(path), list(arrays))
+    found, held = load(Path(path), arrays)
+    missing = [name for name in arrays if name not in found]
+    if missing:
+        raise InputError(f"{path}: no {', '.join(missing)}; it holds {held}")
     check_arrays(path, found, arrays)
     return found
 
@@ -42,17 +46,14 @@ def check_arrays(path, found: dict[str, np.ndarray], arrays: dict[str, str]) -> 
             raise InputError(f"{path}: {name} holds NaN or infinity, first at {at}")
 
 
-def _load(path: Path, names: list[str]) -> dict[str, np.ndarray]:
+def load(path: Path, names: Iterable[str]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Those of the named arrays that a file holds, unchecked; and the names of all in it."""
     if path.is_file() and not zipfile.is_zipfile(path):
         raise InputError(f"{path}: not an .npz, or cut short ({path.stat().st_size} bytes)")
     try:
         with np.load(path, allow_pickle=False) as file:
-            missing = [name for name in names if name not in file.files]
-            if missing:
-                raise InputError(f"{path}: no {', '.join(missing)}; it holds {file.files}")
-            arrays = {name: file[name] for name in names}
-    except InputError:
-        raise
+            arrays = {name: file[name] for name in names if name in file.files}
+            held = file.files
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else error
         raise InputError(f"{path}: cannot read it ({reason})") from error
@@ -63,7 +64,7 @@ def _load(path: Path, names: list[str]) -> dict[str, np.ndarray]:
     for name, x in arrays.items():
         if not isinstance(x, np.ndarray):  # numpy gives bytes where no .npy header is
             raise InputError(f"{path}: damaged ({name} is not an array)")
-    return arrays
+    return arrays, held
 
 
 def _is(x: np.ndarray, kind: str, *axes: str) -> bool:
