@@ -47,7 +47,7 @@ def check_arrays(path, found: dict[str, np.ndarray], arrays: dict[str, str]) -> 
 
 
 def load(path: Path, names: Iterable[str]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Those of the named arrays that a file holds, unchecked; and the names of all in it."""
+    """Those of the named arrays that a file holds, unchecked; the names of all in it."""
     if path.is_file() and not zipfile.is_zipfile(path):
         raise InputError(f"{path}: not an .npz, or cut short ({path.stat().st_size} bytes)")
     try:
