@@ -19,21 +19,24 @@ zeros = nn.initializers.zeros
 class Linear(nn.Module):
     """x f[...,I] -> x W + b f[...,O]; plus x A B where the collection `lora` has a pair.
 
-    kernel f[I,O], bias f[O], lora a f[I,R], b f[R,O].
+    kernel f[I,O], bias f[O] (unless use_bias is False), lora a f[I,R], b f[R,O].
     """
 
     features: int
     dtype: str = "float32"
     param_dtype: str = "float32"
     kernel_init: Callable = xavier
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x):
         shape = (x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
-        bias = self.param("bias", zeros, shape[1:], self.param_dtype)
         x = x.astype(self.dtype)
-        y = x @ kernel.astype(self.dtype) + bias.astype(self.dtype)
+        y = x @ kernel.astype(self.dtype)
+        if self.use_bias:
+            bias = self.param("bias", zeros, shape[1:], self.param_dtype)
+            y = y + bias.astype(self.dtype)
         if self.has_variable("lora", "a"):
             a, b = (self.get_variable("lora", n).astype(self.dtype) for n in "ab")
             y = y + (x @ a) @ b
