@@ -97,18 +97,23 @@ def layer_norm(x, eps: float):
 def rope(grid: tuple[int, int, int], head_dim: int) -> np.ndarray:
     """Rotary phases of a (t, h, w) grid: f32[2,t,h,w,K/2], cosines then sines.
 
-    h and w take 2 floor(K/6) of the K dimensions each, t the rest; position i of an axis
-    with d dimensions turns pair j by i 10000^(-2j/d). Built in float64: Wan2.1's table.
+    Position i of an axis with n pairs (`rope_pairs`) turns pair j by i 10000^(-j/n). Built
+    in float64: Wan2.1's table.
     """
-    side = 2 * (head_dim // 6)
     phases = []
-    for axis, dims in enumerate((head_dim - 2 * side, side, side)):
-        turn = np.outer(np.arange(grid[axis]), 10000.0 ** (-np.arange(0, dims, 2) / dims))
-        shape = [1, 1, 1, dims // 2]
+    for axis, pairs in enumerate(rope_pairs(head_dim)):
+        turn = np.outer(np.arange(grid[axis]), 10000.0 ** (-np.arange(pairs) / pairs))
+        shape = [1, 1, 1, pairs]
         shape[axis] = grid[axis]
-        phases.append(np.broadcast_to(turn.reshape(shape), (*grid, dims // 2)))
+        phases.append(np.broadcast_to(turn.reshape(shape), (*grid, pairs)))
     angle = np.concatenate(phases, -1)
     return np.stack([np.cos(angle), np.sin(angle)]).astype(np.float32)
+
+
+def rope_pairs(head_dim: int) -> tuple[int, int, int]:
+    """How many pairs of a head turn with t, h and w."""
+    side = head_dim // 6
+    return head_dim // 2 - 2 * side, side, side
 
 
 def rotate(x, phases):

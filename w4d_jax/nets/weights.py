@@ -15,9 +15,10 @@ from w4d_jax.nets.dit import DiTConfig
 from w4d_jax.nets.kinema4d import LORA_TARGETS, Kinema4DConfig
 from w4d_jax.types import InputError
 
-# Present in some Wan files and never used by the model.
+# Present in some files and never used by the model; `sign` marks WristWorld's.
 UNUSED = (
     r"(transformer\.)?blocks\.\d+\.(attn2\.norm_added_q|cross_attn\.norm_q_img)\.weight"
+    r"|sign"
 )
 
 

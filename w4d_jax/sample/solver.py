@@ -23,10 +23,19 @@ class Schedule(NamedTuple):
     timesteps: np.ndarray  # f32[K], what the model is told, 0..1000
 
 
-def even_schedule(steps: int, shift: float = 1.0) -> Schedule:
-    """Ours: evenly spaced from 1 to 0, then shifted; timesteps are exactly 1000 sigma."""
-    sigmas = shifted(np.linspace(1, 0, _count(steps) + 1), shift)
+def even_schedule(steps: int, shift: float = 1.0, start: float = 1.0) -> Schedule:
+    """Ours, and WristWorld's with shift 5: evenly spaced from `start` to 0, then shifted;
+    timesteps are exactly 1000 sigma. Below 1, `start` is for x that is not all noise."""
+    sigmas = shifted(np.linspace(start, 0, _count(steps) + 1), shift)
     return Schedule(sigmas, (1000 * sigmas[:-1]).astype(np.float32))
+
+
+def bfloat16_times(schedule: Schedule) -> Schedule:
+    """What WristWorld's network is told: above 512 only multiples of 4. The sigmas that the
+    solver steps between stay exact."""
+    return schedule._replace(
+        timesteps=schedule.timesteps.astype(jnp.bfloat16).astype(np.float32)
+    )
 
 
 def euler_schedule(steps: int) -> Schedule:

@@ -134,6 +134,14 @@ def training_table(steps: int = 1000, shift: float = 1.0) -> Table:
     return Table(sigmas * np.float32(steps), sigmas)
 
 
+def bell_weights(table: Table) -> np.ndarray:
+    """WristWorld's loss weight of each level: exp(-2 (t/1000 - 1/2)^2) less its smallest,
+    of mean 1. The ends, where little can be learned, count least. f32[N]."""
+    bell = np.exp(-2 * (table.timesteps.astype(np.float64) / 1000 - 0.5) ** 2)
+    bell -= bell.min()
+    return (bell / bell.mean()).astype(np.float32)
+
+
 def as_bfloat16(table: Table) -> Table:
     """The sigmas that training in bfloat16 sees: 506 distinct values of the 1000."""
     return table._replace(sigmas=table.sigmas.astype(jnp.bfloat16).astype(np.float32))
