@@ -25,6 +25,13 @@ def compare(name: str, ours, theirs, tolerance: float) -> Check:
     return Check(name, float(np.max(np.abs(_wide(ours) - theirs), initial=0)), tolerance)
 
 
+def compare_scaled(name: str, ours, theirs, tolerance: float) -> Check:
+    """Largest absolute difference as a share of the largest absolute value."""
+    error = compare(name, ours, theirs, tolerance).error
+    size = np.max(np.abs(_wide(np.asarray(theirs))), initial=0)
+    return Check(name, error / size if size else error, tolerance)
+
+
 def compare_relative(name: str, ours, theirs, tolerance: float) -> Check:
     """|ours - theirs| / |theirs|, Euclidean, over all elements together."""
     ours, theirs = np.asarray(ours), np.asarray(theirs)
