@@ -15,10 +15,11 @@ from w4d_jax.nets.dit import DiTConfig
 from w4d_jax.nets.kinema4d import LORA_TARGETS, Kinema4DConfig
 from w4d_jax.types import InputError
 
-# Present in some files and never used by the model; `sign` marks WristWorld's.
+# Present in some files and never used by the model; `sign` marks WristWorld's, umT5 has its
+# embedding twice, and CLIP numbers its positions.
 UNUSED = (
     r"(transformer\.)?blocks\.\d+\.(attn2\.norm_added_q|cross_attn\.norm_q_img)\.weight"
-    r"|sign"
+    r"|sign|encoder\.embed_tokens\.weight|(vision_model\.)?embeddings\.position_ids"
 )
 
 
