@@ -41,8 +41,8 @@ def rotation_from_quat(q):
 def quat_from_rotation(R):
     """Rotation f[...,3,3] -> unit quaternion f[...,4] with w >= 0.
 
-    Of the four rows of 4 q q' (each a multiple of q) the one with the longest diagonal is
-    normalised: no division by a small number for any rotation.
+    Of the four rows of 4 q q' (each a multiple of q) the one with the largest diagonal,
+    4 q_i^2 >= 1, is divided by 2 |q_i|: never by a small number.
     """
     xx, yy, zz = R[..., 0, 0], R[..., 1, 1], R[..., 2, 2]
     xy, yx, xz = R[..., 0, 1], R[..., 1, 0], R[..., 0, 2]
@@ -56,9 +56,10 @@ def quat_from_rotation(R):
         ],
         -2,
     )
-    best = jnp.argmax(jnp.diagonal(outer, axis1=-2, axis2=-1), -1)
-    q = jnp.take_along_axis(outer, best[..., None, None], -2)[..., 0, :]
-    q = q / jnp.linalg.norm(q, axis=-1, keepdims=True)
+    diagonal = jnp.diagonal(outer, axis1=-2, axis2=-1)
+    best = jnp.argmax(diagonal, -1, keepdims=True)
+    row = jnp.take_along_axis(outer, best[..., None], -2)[..., 0, :]
+    q = row / (2 * jnp.sqrt(jnp.take_along_axis(diagonal, best, -1)))
     return jnp.where(q[..., :1] < 0, -q, q)
 
 
