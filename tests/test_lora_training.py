@@ -15,7 +15,7 @@ from w4d_jax.nets import lora, vae
 from w4d_jax.nets.kinema4d import ADDED
 from w4d_jax.nets.vae_names import vae as vae_names
 from w4d_jax.nets.weights import to_torch
-from w4d_jax.train import kinema4d, loop
+from w4d_jax.train import denoise, kinema4d, loop
 from w4d_jax.train.config import load_config
 from w4d_jax.train.optim import OptimizerConfig, optimizer
 from w4d_jax.train.state import init_state, make_update
@@ -130,7 +130,9 @@ def test_merged_is_unmerged(home, batch):
 
     @jax.jit
     def believed(variables):
-        return task.estimate(variables, x, jnp.array([0.3, 0.8]), known).clean
+        net, anchor = task.network(variables, known), task.anchor(known)
+        sigma = jnp.array([0.3, 0.8])
+        return denoise.estimate(task.flow, net, x, sigma, anchor).clean
 
     apart = believed(task.lora.variables(params, frozen["model"]))
     np.testing.assert_allclose(apart, believed({"params": merged}), atol=1e-4)

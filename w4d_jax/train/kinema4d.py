@@ -17,13 +17,11 @@ from w4d_jax.nets import condition as given
 from w4d_jax.nets.codec import Codec
 from w4d_jax.nets.dit import DiTConfig
 from w4d_jax.nets.grid import latent_shape
-from w4d_jax.nets.kinema4d import Kinema4D, Kinema4DConfig
-from w4d_jax.sample.guidance import guided
-from w4d_jax.sample.solver import euler, even_schedule, integrate, unipc, unipc_schedule
+from w4d_jax.nets.kinema4d import ADDED, LORA_TARGETS, Kinema4D, Kinema4DConfig
 from w4d_jax.train import flow
 from w4d_jax.train.codec import build_codec, load_codec
 from w4d_jax.train.config import filled
-from w4d_jax.train.flow import Estimate
+from w4d_jax.train.denoise import FlowConfig, Net, SamplerConfig, draw, field, losses
 from w4d_jax.train.lora import LoraConfig
 from w4d_jax.types import InputError
 
@@ -53,13 +51,10 @@ class Known(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class FlowConfig:
-    """What the network predicts and at which noise levels it learns (train/flow.py)."""
+class RobotFlowConfig(FlowConfig):
+    """A robot that is given must not outweigh what it does."""
 
-    prediction: flow.Prediction = "velocity"
-    shift: float = 1.0  # of the uniform noise levels in training
-    floor: float = 1.0  # of sigma in the clean loss
-    robot_weight: float = 1.0  # of the error where the robot is: that much is given
+    robot_weight: float = 1.0  # of the error where the robot is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,18 +81,6 @@ class ConditionConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class SamplerConfig:
-    """The reference: unipc, 50 steps, shift 3, guidance "reference" at 5."""
-
-    solver: Literal["euler", "unipc"] = "euler"
-    steps: int = 50
-    shift: float = 3.0
-    # sample/guidance.py; all but "off" run two forwards a step
-    guidance: Literal["off", "cfg", "reference"] = "off"
-    scale: float = 5.0
-
-
-@dataclasses.dataclass(frozen=True)
 class Kinema4DTask:
     """The method at one size: configs, codec and network in; pure functions out.
 
@@ -109,7 +92,7 @@ class Kinema4DTask:
     codec: Codec
     codec_file: str  # its weights; "" leaves those that `init` draws
     lora: LoraConfig
-    flow: FlowConfig
+    flow: RobotFlowConfig
     condition: ConditionConfig
     sampler: SamplerConfig
     frames: int
@@ -126,7 +109,8 @@ class Kinema4DTask:
         noisy, condition, robot = (jnp.zeros((1, *size)) for size in sizes)
         image = jnp.zeros((1, 1, dit.image_dim)) if dit.image_dim else None
         variables = self.net.init(key, noisy, condition, robot, jnp.zeros(1), image)
-        params, rest = self.lora.divide(key, variables["params"])
+        adapted = variables["params"], LORA_TARGETS, ADDED
+        params, rest = self.lora.divide(key, *adapted)
         return params, {"codec": self.codec.init(key), "model": rest}
 
     def load(self, frozen):
@@ -144,23 +128,16 @@ class Kinema4DTask:
     def loss(self, params, frozen, batch, key):
         """Flow matching on the joint latent -> (f32[], squared errors of the clean one)."""
         task = self.bound(frozen)
-        level, noise, mask, drop = jax.random.split(key, 4)
+        noise, mask, drop = jax.random.split(key, 3)
         x0, known = task.encode(batch), task.known(batch)
-        sigma = flow.uniform_sigma(level, x0.shape[0], self.flow.shift)
-        eps = jax.random.normal(noise, x0.shape)
-        x = flow.noised(x0, eps, sigma)
         robot = soften_robot(mask, known.robot, self.codec.stride[0], self.condition.soft)
         kept = jax.random.bernoulli(drop, 1 - self.condition.drop, (x0.shape[0],))
         known = known._replace(robot=robot).withheld(kept)
-        variables = self.lora.variables(params, frozen["model"])
-        estimate = self.estimate(variables, x, sigma, known)
+        net = self.network(self.lora.variables(params, frozen["model"]), known)
         told = task.robot_cells(batch) * flow.over(kept, x0)
         weight = jnp.where(told > 0, self.flow.robot_weight, 1.0)
-        if self.flow.prediction == "velocity":
-            each = flow.velocity_loss(estimate.velocity, x0, eps, weight)
-        else:
-            each = flow.clean_loss(estimate.clean, x0, sigma, self.flow.floor, weight)
-        rgb, points = jnp.split(jnp.square(estimate.clean - x0), 2, axis=3)
+        each, clean = losses(self.flow, net, x0, noise, self.anchor(known), weight)
+        rgb, points = jnp.split(jnp.square(clean - x0), 2, axis=3)
         return each.mean(), {"rgb_error": rgb.mean(), "pointmap_error": points.mean()}
 
     def guess(self, frozen, batch) -> Video:
@@ -172,48 +149,32 @@ class Kinema4DTask:
         """The condition's latent on the scale of what is learned, f32[B,t,h,2w,C]."""
         return self.scaled(known.condition[..., self.codec.stride[0] :])
 
-    def estimate(self, variables, x, sigma, known: Known, gain=1.0) -> Estimate:
-        """What the network of `variables` believes at x f[B,t,h,2w,C] and sigma f[B]."""
-        residual = self.flow.prediction == "residual"
-        anchor = self.anchor(known) if residual else 0.0
-        output = self.net.apply(
-            variables,
-            flow.centred(x, sigma, anchor),
-            known.condition,
-            known.robot,
-            1000 * sigma,
-            known.image,
-            gain=gain,
-        )
-        return flow.estimate(self.flow.prediction, output, x, sigma, anchor)
+    def network(self, variables, known: Known, gain=1.0) -> Net:
+        """The network of `variables`, told what is known."""
+
+        def net(x, time):
+            told = known.condition, known.robot, time, known.image
+            return self.net.apply(variables, x, *told, gain=gain)
+
+        return net
 
     def sample(self, params, frozen, batch, key) -> Video:
         """Draws a future for each first frame and robot motion of the batch."""
-        task, config = self.bound(frozen), self.sampler
+        task = self.bound(frozen)
         known = task.known(batch)
         variables = self.lora.variables(params, frozen["model"])
         x = jax.random.normal(key, (*known.condition.shape[:-1], self.codec.channels))
 
-        def field(known, gain=1.0):
-            def velocity(x, sigma, timestep):
-                levels = jnp.full(x.shape[0], sigma)
-                return self.estimate(variables, x, levels, known, gain).velocity
-
-            return velocity
+        def velocity(known, gain=1.0):
+            net = self.network(variables, known, gain)
+            return field(self.flow, net, self.anchor(known))
 
         other = None
-        if config.guidance == "cfg":
-            other = field(known.withheld(jnp.zeros(x.shape[0])))
-        elif config.guidance == "reference":
-            other = field(known, gain=2.0)
-        solver, schedule = {
-            "euler": (euler, even_schedule),
-            "unipc": (unipc, unipc_schedule),
-        }[config.solver]
-        velocity = guided(field(known), other, config.scale)
-        return task.decode(
-            integrate(velocity, x, schedule(config.steps, config.shift), solver)
-        )
+        if self.sampler.guidance == "cfg":
+            other = velocity(known.withheld(jnp.zeros(x.shape[0])))
+        elif self.sampler.guidance == "reference":
+            other = velocity(known, gain=2.0)
+        return task.decode(draw(self.sampler, velocity(known), other, x))
 
     # ------ between arrays and latents
 
@@ -350,7 +311,7 @@ def build(config) -> Kinema4DTask:
         codec,
         codec_file,
         filled(LoraConfig, config["lora"], "lora"),
-        filled(FlowConfig, config["flow"], "flow"),
+        filled(RobotFlowConfig, config["flow"], "flow"),
         filled(ConditionConfig, config["condition"], "condition"),
         filled(SamplerConfig, config["sampler"], "sampler"),
         data["frames"],
