@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from w4d_jax.nets import attend as module
+from w4d_jax.nets import chunked as module
 from w4d_jax.nets.attend import attend
 
 

@@ -1,47 +1,71 @@
-"""Attention: one function, the fastest exact form of each platform."""
+"""Attention: one function, the fastest exact form of each platform, on any mesh."""
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import PartitionSpec as P
 
-SCORES = 2**22  # scores held at once: 16 MiB in float32
+from w4d_jax.nets import layout
+from w4d_jax.nets.chunked import by_head, ring
+from w4d_jax.nets.splash import splash
+from w4d_jax.types import InputError
 
 
-def attend(q, k, v):
+def attend(q, k, v, length: int | None = None, name: str = "attention"):
     """softmax(q k' / sqrt(K)) v for every head. q f[B,L,N,K], k v f[B,S,N,K] -> f[B,L,N,K].
 
-    Never holds more than `SCORES` scores of a head, forward or backward, so that memory
-    grows with L and not with its square. On a GPU in 16 bits this is cuDNN's kernel.
+    Memory grows with L and not with its square, forward or backward.
+
+    length: q, k and v are the tokens of one sequence, so many of them real and the rest
+    padding (`layout.padded`), and may be spread over the mesh's `seq`. Without it every
+    device of an example holds all keys.
+    name: of what the backward pass reads again, for policies of rematerialisation.
     """
-    half = q.dtype in (jnp.bfloat16, jnp.float16)
-    if jax.default_backend() == "gpu" and half and q.shape[-1] % 8 == 0:
+    if layout.current() is None:
+        return _whole(q, k, v, length, name)
+    heads = layout.size("tensor")
+    if q.shape[2] % heads:
+        fit = math.gcd(q.shape[2], heads)
+        raise InputError(
+            f"heads={q.shape[2]}: need a multiple of mesh.tensor={heads} (try tensor={fit})"
+        )
+    queries = layout.spec(q.shape, layout.BATCH, "seq", "tensor", None)
+    cut = length is not None and queries[1] == "seq" and layout.size("seq") > 1
+    keys = queries if cut else P(queries[0], None, "tensor", None)
+    return jax.shard_map(
+        partial(_spread if cut else _whole, length=length, name=name),
+        in_specs=(queries, keys, keys),
+        out_specs=queries,
+        check_vma=False,  # Pallas kernels do not say what they vary over
+    )(q, k, v)
+
+
+def _spread(q, k, v, length: int, name: str):
+    """One device's part of `attend` where the tokens are cut.
+
+    Ulysses (arXiv 2309.14509): all devices of an example trade tokens for heads, so that
+    each sees the whole sequence, and trade back. Where there are not heads enough to go
+    round, keys and values travel in a ring instead.
+    """
+    if q.shape[2] % jax.lax.axis_size("seq"):
+        return ring(q, k, v, length, name)
+
+    def trade(x, split: int, join: int):
+        return jax.lax.all_to_all(x, "seq", split, join, tiled=True)
+
+    q, k, v = (trade(x, 2, 1) for x in (q, k, v))
+    return trade(_whole(q, k, v, length, name), 1, 2)
+
+
+def _whole(q, k, v, length: int | None, name: str):
+    """All keys are here: a kernel of the platform does it."""
+    k, v = k[:, :length], v[:, :length]
+    where, half = layout.platform(), q.dtype in (jnp.bfloat16, jnp.float16)
+    if where == "tpu":
+        return splash(q, k, v, name)
+    if where in ("gpu", "cuda") and half and q.shape[-1] % 8 == 0:
         return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
-    return by_head(q, k, v)
-
-
-def by_head(q, k, v):
-    """`attend`, one head and one run of queries after the other.
-
-    On a CPU 2-D products beat batched ones, and the weights of one head stay in its cache:
-    recomputing them in the backward pass (`jax.checkpoint`) is cheaper than reading them
-    back from memory. `bench/network.py` compares.
-    """
-    B, L, N, K = q.shape
-    runs = math.ceil(L / max(1, SCORES // k.shape[1]))
-    rows = math.ceil(L / runs)
-
-    def head(qkv):
-        q, k, v = qkv
-        q = jnp.pad(q, ((0, runs * rows - L), (0, 0))).reshape(runs, rows, K)
-        return jax.lax.map(lambda q: _weigh(q, k, v), q).reshape(-1, K)[:L]
-
-    heads = [a.swapaxes(1, 2).reshape(B * N, -1, K) for a in (q, k, v)]
-    return jax.lax.map(head, heads).reshape(B, N, L, K).swapaxes(1, 2)
-
-
-@jax.checkpoint
-def _weigh(q, k, v):
-    """q f[R,K], k v f[S,K] -> f[R,K]; scores and weights in float32."""
-    scores = jnp.matmul(q, k.T, preferred_element_type=jnp.float32) / math.sqrt(q.shape[-1])
-    return jax.nn.softmax(scores).astype(v.dtype) @ v
+    return checkpoint_name(by_head(q, k, v), name)

@@ -6,11 +6,11 @@ parameters with its text embedder; the 1.3B text-to-video model 1,418,996,800.
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
+from w4d_jax.nets import layout
 from w4d_jax.nets.attend import attend
 from w4d_jax.nets.ops import (
     LayerNorm,
@@ -24,22 +24,8 @@ from w4d_jax.nets.ops import (
     unpatchify,
     zeros,
 )
+from w4d_jax.nets.remat import REMAT
 from w4d_jax.types import InputError
-
-# What the backward pass keeps of a block; "none" keeps everything. A block's input is
-# always kept. "attention" also keeps the attentions' outputs: no slower than "none" on a
-# CPU, at a quarter of its memory. "offload" parks them in host memory.
-KEPT = ["self_attention", "cross_attention"]
-REMAT = {
-    "full": jax.checkpoint_policies.nothing_saveable,
-    "attention": jax.checkpoint_policies.save_only_these_names(*KEPT),
-    "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
-        names_which_can_be_saved=[],
-        names_which_can_be_offloaded=KEPT,
-        offload_src="device",
-        offload_dst="pinned_host",
-    ),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,28 +135,28 @@ class DiT(nn.Module):
     def transform(self, tokens, phases, time, context, image=None):
         """tokens f[B,t,h,w,D], phases f32[2,t,h,w,K/2], then as `__call__`."""
         B, t, h, w, D = tokens.shape
-        x = tokens.reshape(B, t * h * w, D)
-        phases = jnp.asarray(phases).reshape(2, t * h * w, -1)
+        length = t * h * w
+        x = layout.tokens(layout.padded(tokens.reshape(B, length, D), 1))
+        phases = layout.padded(jnp.asarray(phases).reshape(2, length, -1), 1)
         embedding, modulation = self.time(time)
-        context = context.astype(x.dtype)
+        context = layout.context(context.astype(x.dtype))
         image = self.embed_image(image)
-        x = self._run(x, modulation, phases, context, image)
-        return unpatchify(
-            self.head(x, embedding).reshape(B, t, h, w, -1), self.config.patch
-        )
+        x = self._run(x, length, modulation, phases, context, image)
+        x = self.head(x, embedding)[:, :length]
+        return unpatchify(x.reshape(B, t, h, w, -1), self.config.patch)
 
     def embed_image(self, image):
         """CLIP tokens f[B,I,image_dim] -> f[B,I,D]; None for a model without them."""
         if (image is None) != (self.image is None):
             have = "no image tokens" if image is None else f"image tokens {image.shape}"
             raise InputError(f"{have}, but image_dim={self.config.image_dim}")
-        return None if self.image is None else self.image(image)
+        return None if self.image is None else layout.context(self.image(image))
 
-    def _run(self, x, *condition):
+    def _run(self, x, length: int, *condition):
         """All blocks, as one loop over their stacked weights."""
 
         def step(block, x, *condition):
-            return block(x, *condition), None
+            return block(checkpoint_name(x, "block"), *condition, length=length), None
 
         if self.config.remat != "none":
             step = nn.remat(step, prevent_cse=False, policy=REMAT[self.config.remat])
@@ -186,18 +172,19 @@ class DiT(nn.Module):
 
 class Block(nn.Module):
     """One layer. x f[B,L,D], modulation f32[B,6,D], phases f32[2,L,K/2], context f[B,S,D],
-    image f[B,I,D] or None -> f[B,L,D]."""
+    image f[B,I,D] or None -> f[B,L,D]. The first `length` tokens are no padding."""
 
     config: DiTConfig
 
     @nn.compact
-    def __call__(self, x, modulation, phases, context, image=None):
+    def __call__(self, x, modulation, phases, context, image=None, length=None):
+        length = x.shape[1] if length is None else length
         config, dtype = self.config, x.dtype
         modulation = modulation + _table(self, 6, config.width)
         shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(modulation, 6, axis=1)
 
         h = layer_norm(x, config.eps) * (1 + scale1) + shift1
-        h = SelfAttention(config, name="self")(h, phases)
+        h = SelfAttention(config, name="self")(h, phases, length)
         x = (x + gate1 * h).astype(dtype)
 
         h = LayerNorm(config.eps, name="norm_cross")(x)
@@ -205,9 +192,9 @@ class Block(nn.Module):
         x = (x + h.astype(jnp.float32)).astype(dtype)
 
         h = layer_norm(x, config.eps) * (1 + scale2) + shift2
-        h = nn.gelu(config.linear(config.ffn, "ffn_in")(h))
+        h = nn.gelu(layout.hidden(config.linear(config.ffn, "ffn_in")(h)))
         h = config.linear(config.width, "ffn_out")(h)
-        return (x + gate2 * h).astype(dtype)
+        return layout.tokens((x + gate2 * h).astype(dtype))
 
 
 class SelfAttention(nn.Module):
@@ -216,14 +203,14 @@ class SelfAttention(nn.Module):
     config: DiTConfig
 
     @nn.compact
-    def __call__(self, x, phases):
+    def __call__(self, x, phases, length: int):
         config = self.config
         q, k, v = (config.linear(config.width, name)(x) for name in "qkv")
         q = RMSNorm(config.eps, name="norm_q")(q)
         k = RMSNorm(config.eps, name="norm_k")(k)
         q, k = (rotate(_heads(a, config), phases).astype(v.dtype) for a in (q, k))
-        h = attend(q, k, _heads(v, config)).reshape(x.shape)
-        return config.linear(config.width, "o")(checkpoint_name(h, "self_attention"))
+        h = attend(q, k, _heads(v, config), length, "self_attention")
+        return config.linear(config.width, "o")(h.reshape(x.shape))
 
 
 class CrossAttention(nn.Module):
@@ -244,8 +231,7 @@ class CrossAttention(nn.Module):
             k, v = (config.linear(config.width, f"{name}_image")(image) for name in "kv")
             k = RMSNorm(config.eps, name="norm_k_image")(k).astype(v.dtype)
             h = h + attend(*(_heads(a, config) for a in (q, k, v)))
-        h = checkpoint_name(h.reshape(x.shape), "cross_attention")
-        return config.linear(config.width, "o")(h)
+        return config.linear(config.width, "o")(h.reshape(x.shape))
 
 
 class Head(nn.Module):
