@@ -49,10 +49,22 @@ def batches(
     threads: of this process. `iter(...)` has get_state() and set_state(), bit-exact.
     """
     check_sizes(frames, height, width, multiple)
-    views = names(view)
-    if not views:
-        raise InputError("view: names no view, need one or more")
-    items = SkipBad(_Samples(source, views, frames, height, width), bad_share)
+    items = SkipBad(Samples(source, names(view), frames, height, width), bad_share)
+    return assemble(items, batch, seed, shuffle, repeat, shard, threads, prefetch)
+
+
+def assemble(
+    items,
+    batch: int,
+    seed: int = 0,
+    shuffle: bool = True,
+    repeat: bool = True,
+    shard: tuple[int, int] = (0, 1),
+    threads: int = 2,
+    prefetch: int = 4,
+) -> grain.IterDataset:
+    """Batches of this host's part of `items`, random access to dicts of arrays; options as of
+    `batches`."""
     host, hosts = shard
     if not 0 <= host < hosts:
         raise InputError(f"shard {host} of {hosts}: need 0 <= shard < {hosts}")
@@ -88,7 +100,7 @@ def check_sizes(frames: int, height: int, width: int, multiple: int = 1) -> None
 
 
 @dataclasses.dataclass(frozen=True)
-class _Samples:
+class Samples:
     """Item i is view i % V of clip i // V, cut to size."""
 
     source: Any  # random access to Clip
@@ -96,6 +108,10 @@ class _Samples:
     frames: int
     height: int
     width: int
+
+    def __post_init__(self):
+        if not self.views:
+            raise InputError("view: names no view, need one or more")
 
     def __len__(self) -> int:
         return len(self.source) * len(self.views)
