@@ -26,7 +26,7 @@ def main():
     clips = parser.parse_args().clips
     config = get_config()
     size = {key: config.data[key] for key in ("frames", "height", "width")}
-    source = SimSource(2, clips, views=("front",), **size)
+    source = SimSource(0, clips, views=("front",), **size)
     items = [sample(source[i], "front", **size) for i in range(clips)]
     batch = {key: np.stack([x[key] for x in items]) for key in items[0] if key != "id"}
     norms = Normaliser(batch["center"], batch["scale"])

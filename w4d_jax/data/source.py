@@ -9,11 +9,15 @@ from w4d_jax.data.sim.source import SimSource
 from w4d_jax.data.store import StoreSource
 from w4d_jax.types import Clip, InputError
 
+# Of the simulation. What is looked at while training says nothing about the last.
+SEEDS = {"train": 0, "validation": 1, "test": 2}
+
 
 def open_source(data, split: str):
     """The clips of config.data, which holds one of `sim`, `calvin`, `store`.
 
-    split "test" is held out: another seed of the simulation, a folder of its own elsewhere.
+    split: "train"; "validation", shown while training; "test", for the last word. Each is a
+    seed of the simulation. Recorded episodes are divided in two: validation is test.
     """
     kinds = [kind for kind in ("sim", "calvin", "store") if kind in data]
     if len(kinds) != 1:
@@ -25,9 +29,8 @@ def open_source(data, split: str):
         count = options["episodes" if split == "train" else "held_out"]
         options = {k: v for k, v in options.items() if k not in ("episodes", "held_out")}
         size = {name: data[name] for name in ("frames", "height", "width")}
-        seed = 0 if split == "train" else 1
         views = names(data["view"])
-        return Remember(SimSource(seed, count, views=views, **size, **options))
+        return Remember(SimSource(SEEDS[split], count, views=views, **size, **options))
     if kinds == ["calvin"]:
         episodes = CalvinSource(Path(options["folder"]), options["robot"])
         kept = len(episodes) - options["held_out"]
@@ -38,7 +41,7 @@ def open_source(data, split: str):
             )
         part = range(kept) if split == "train" else range(kept, len(episodes))
         return Remember(Part(episodes, part))
-    return StoreSource(Path(options[split]))
+    return StoreSource(Path(options["train" if split == "train" else "test"]))
 
 
 class Part:

@@ -26,6 +26,30 @@ def then_grey(image, frames: int):
     return jnp.pad(image[:, None], ((0, 0), (0, frames - 1), (0, 0), (0, 0), (0, 0)))
 
 
+def inpaint(image, known):
+    """Fills what is unknown of f[...,H,W,C] smoothly from around it.
+
+    known f[...,H,W,1], 1 or 0. By halving: at each size the unknown pixels take the next
+    coarser picture's, which is the mean of what was known (pull-push; Gortler et al. 1996).
+    Where nothing is known: 0.
+    """
+    H, W, C = image.shape[-3:]
+    if H == W == 1:
+        return known * image
+    lead, even = image.shape[:-3], (H + H % 2, W + W % 2)
+    margin = [(0, 0)] * len(lead) + [(0, H % 2), (0, W % 2), (0, 0)]
+
+    def halved(x):
+        blocks = (*lead, even[0] // 2, 2, even[1] // 2, 2, x.shape[-1])
+        return jnp.pad(x, margin).reshape(blocks).mean((-4, -2))
+
+    weight = halved(known)
+    coarse = halved(known * image) / jnp.maximum(weight, 1e-6)
+    coarse = inpaint(coarse, (weight > 0).astype(image.dtype))
+    wide = jax.image.resize(coarse, (*lead, *even, C), "linear")[..., :H, :W, :]
+    return jnp.where(known > 0, image, wide)
+
+
 def uniform_pointmap(height: int, width: int) -> np.ndarray:
     """The constant ramp that stands in for the unknown first geometry, f32[H,W,3] in [0,1].
 

@@ -266,13 +266,10 @@ def over(seen, x, behind):
 def uncover(still, seen):
     """A still video f32[B,T,H,W,3] without the robot of frame 0 in the frames after it.
 
-    What it hid is unknown there and gets the mean colour of what it did not hide.
+    What it hid is unknown there and is filled in from around it.
     """
-    hidden = seen[:, :1]
-    free = 1 - hidden[..., None]
-    count = jnp.maximum(free.sum((2, 3), keepdims=True), 1)
-    mean = (free * still[:, :1]).sum((2, 3), keepdims=True) / count
-    return still.at[:, 1:].set(over(hidden, mean, still)[:, 1:])
+    first, known = still[:, 0], 1 - seen[:, 0, ..., None]
+    return still.at[:, 1:].set(given.inpaint(first, known)[:, None])
 
 
 def unit(image):
