@@ -8,10 +8,21 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from w4d_jax.parity import kinema4d, lora, masks, scheduler, stage2, wan, wan_vae
+from w4d_jax.parity import (
+    clip_vision,
+    kinema4d,
+    lora,
+    masks,
+    scheduler,
+    stage2,
+    umt5,
+    wan,
+    wan_vae,
+)
 from w4d_jax.parity.check import Check
 
 CHECKS: dict[str, Callable[[Path], Iterator[Check]]] = {
+    "clip_vision": clip_vision.checks,
     # Whatever the backward pass keeps, the gradients are the same.
     "kinema4d_act": partial(kinema4d.checks, name="kinema4d_act"),
     "kinema4d_pm": partial(kinema4d.checks, name="kinema4d_pm", remat="attention"),
@@ -19,6 +30,7 @@ CHECKS: dict[str, Callable[[Path], Iterator[Check]]] = {
     "masks": masks.checks,
     "scheduler": scheduler.checks,
     "stage2": stage2.checks,
+    "umt5": umt5.checks,
     "wan_i2v": partial(wan.checks, name="wan_i2v"),
     "wan_t2v": partial(wan.checks, name="wan_t2v"),
     "wan_vae": wan_vae.checks,
