@@ -1,16 +1,15 @@
-"""The video transformer: the reference's numbers at every stage, invariants, names."""
+"""The video transformer: invariants, precision, sizes."""
 
 import dataclasses
 from functools import cache
 
-import golden
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden import close, last
+from golden import close, jit
 
-from w4d_jax.nets import dit, weights
+from w4d_jax.nets import dit
 from w4d_jax.nets.ops import patchify, rope, rotate, unpatchify
 from w4d_jax.types import InputError
 
@@ -20,18 +19,10 @@ X = jax.ShapeDtypeStruct((1, 2, 4, 4, 3), jnp.float32)
 
 
 @cache
-def model(name):
-    """Arrays, config, parameters of one golden model."""
-    arrays, config, tensors = golden.load(name)
-    config = golden.dit_config(config["transformer"])
-    return arrays, config, weights.from_torch(weights.wan(config), tensors), tensors
-
-
-@cache
 def small_params():
     """Random parameters, the zero-initialised head included."""
     x, context = jnp.zeros(X.shape), jnp.zeros((1, 5, 24))
-    params = golden.jit(dit.DiT(SMALL).init)(jax.random.key(0), x, jnp.zeros(1), context)
+    params = jit(dit.DiT(SMALL).init)(jax.random.key(0), x, jnp.zeros(1), context)
     head = jax.random.normal(
         jax.random.key(1), params["params"]["head"]["out"]["kernel"].shape
     )
@@ -44,90 +35,6 @@ def small_inputs(batch=2):
     x = random.normal(size=(batch, 2, 4, 4, 3)).astype(np.float32)
     context = random.normal(size=(batch, 5, 24)).astype(np.float32)
     return x, np.linspace(100, 900, batch).astype(np.float32), context
-
-
-@golden.present
-@pytest.mark.parametrize("name", ["wan_t2v", "wan_i2v"])
-def test_velocity_is_the_reference(name):
-    z, config, params, _ = model(name)
-    image = z.get("image_embedding")
-    forward = golden.jit(lambda t: dit.Wan(config).apply(
-        {"params": params}, last(z["hidden_states"]), t, z["text_embedding"], image
-    ))  # fmt: skip
-    close(forward(z["timestep"]), last(z["velocity"]), 1e-4)
-    whole = forward(z["timestep_int"].astype(np.float32))
-    close(whole, last(z["velocity_int"]), 1e-4)
-
-
-@golden.present
-@pytest.mark.parametrize("name", ["wan_t2v", "wan_i2v"])
-def test_every_stage_is_the_reference(name):
-    z, config, params, _ = model(name)
-    part = params["dit"]
-    temb, modulation = dit.TimeEmbedder(config).apply(
-        {"params": part["time"]}, z["timestep"]
-    )
-    close(temb, z["probe_temb"], 5e-5)
-    close(modulation.reshape(2, -1), z["probe_timestep_proj"], 5e-5)
-    text = dit.TextEmbedder(config).apply({"params": params["text"]}, z["text_embedding"])
-    close(text[:, :16], z["probe_text_tokens"], 5e-5)
-    image = None
-    if config.image_dim:
-        image = dit.ImageEmbedder(config).apply(
-            {"params": part["image"]}, z["image_embedding"]
-        )
-        close(image, z["probe_image_tokens"], 5e-5)
-
-    net = dit.DiT(config)
-    x = net.apply({"params": part}, last(z["hidden_states"]), method="embed")
-    phases = rope(x.shape[1:4], config.head_dim).reshape(2, -1, config.head_dim // 2)
-    close(phases, np.stack([z["rope_cos"], z["rope_sin"]]), 1e-6)
-    x = x.reshape(2, -1, config.width)
-    close(x[:, z["probe_token_index"]], z["probe_embed"], 5e-5)
-    block = golden.jit(dit.Block(config).apply)
-    for i in range(config.layers):
-        weight = {"params": golden.layer(part["blocks"], i)}
-        x = block(weight, x, modulation, phases, text, image)
-        close(x[:, z["probe_token_index"]], z[f"probe_block_{i}"], 1e-4)
-
-
-@golden.present
-@pytest.mark.parametrize("name", ["wan_t2v", "wan_i2v"])
-def test_names_are_total_and_exact_both_ways(name):
-    _, config, params, tensors = model(name)
-    back = weights.to_torch(weights.wan(config), params)
-    assert back.keys() == tensors.keys()
-    for key, value in tensors.items():
-        np.testing.assert_array_equal(back[key], value)
-
-    own = weights.wan(config, original=True)
-    again = weights.from_torch(own, weights.to_torch(own, params))
-    jax.tree.map(np.testing.assert_array_equal, again, params)
-
-    with pytest.raises(InputError, match=r"1 tensors missing \(proj_out.bias\), 1 unknown"):
-        weights.from_torch(
-            weights.wan(config),
-            {k if k != "proj_out.bias" else "head.bias": v for k, v in tensors.items()},
-        )
-    unused = {**tensors, "blocks.0.attn2.norm_added_q.weight": np.ones(1)}
-    weights.from_torch(weights.wan(config), unused)
-
-
-def test_names_match_the_tree_that_init_makes():
-    config = dataclasses.replace(SMALL, image_dim=10)
-    tree = jax.eval_shape(
-        dit.Wan(config).init,
-        jax.random.key(0),
-        X,
-        jnp.zeros(1),
-        jnp.zeros((1, 5, 6)),
-        jnp.zeros((1, 7, 10)),
-    )["params"]
-    arrays = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), tree)
-    back = weights.from_torch(
-        weights.wan(config), weights.to_torch(weights.wan(config), arrays)
-    )
-    assert jax.tree.map(np.shape, back) == jax.tree.map(np.shape, arrays)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +76,7 @@ def test_patches_come_back_and_rotation_keeps_relative_position():
 
 def test_samples_of_a_batch_do_not_see_each_other():
     x, time, context = small_inputs()
-    forward = golden.jit(dit.DiT(SMALL).apply)
+    forward = jit(dit.DiT(SMALL).apply)
     together = forward(small_params(), x, time, context)
     x[1], time[1], context[1] = 7, 3, -1
     close(forward(small_params(), x, time, context)[0], together[0], 1e-6)
@@ -177,9 +84,9 @@ def test_samples_of_a_batch_do_not_see_each_other():
 
 def test_bfloat16_products_stay_near_float32():
     x, time, context = small_inputs()
-    exact = golden.jit(dit.DiT(SMALL).apply)(small_params(), x, time, context)
+    exact = jit(dit.DiT(SMALL).apply)(small_params(), x, time, context)
     half = dataclasses.replace(SMALL, dtype="bfloat16")
-    rounded = golden.jit(dit.DiT(half).apply)(small_params(), x, time, context)
+    rounded = jit(dit.DiT(half).apply)(small_params(), x, time, context)
     assert rounded.dtype == jnp.float32
     error = np.linalg.norm(rounded - exact) / np.linalg.norm(exact)
     assert 1e-4 < error < 0.02

@@ -1,146 +1,14 @@
-"""Kinema4D: the reference's numbers and gradients; what the robot may change."""
+"""Kinema4D: what the robot may change, sizes."""
 
-import dataclasses
-from functools import cache
-
-import golden
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden import close, last
+from golden import jit
 
 from w4d_jax.nets import dit, weights
-from w4d_jax.nets.kinema4d import (
-    Kinema4D,
-    Kinema4DConfig,
-    RobotTokens,
-    joint_rope,
-    kinema4d_14b,
-)
+from w4d_jax.nets.kinema4d import Kinema4D, Kinema4DConfig, kinema4d_14b
 from w4d_jax.types import InputError
-
-VARIANTS = ("kinema4d_act", "kinema4d_pm")
-
-
-@cache
-def model(name):
-    """Arrays, config, parameters, compiled forward of one golden model."""
-    arrays, config, tensors = golden.load(name)
-    config = golden.kinema4d_config(config)
-    params = weights.from_torch(weights.kinema4d(config), tensors)
-    forward = golden.jit(lambda noisy, condition, robot, *rest: Kinema4D(config).apply(
-        {"params": params}, noisy, condition, robot, *rest
-    ))  # fmt: skip
-    return arrays, config, params, forward
-
-
-def inputs(z):
-    return last(z["noisy_latent"]), last(z["condition"]), last(z["arm_cond"])
-
-
-@golden.present
-@pytest.mark.parametrize("name", VARIANTS)
-def test_velocity_is_the_reference_and_so_is_its_second_forward(name):
-    z, _, _, forward = model(name)
-    for key, time, gain in (
-        ("velocity", z["timestep"], 1.0),
-        ("velocity_second", z["timestep"], 2.0),
-        ("velocity_int", z["timestep_int"].astype(np.float32), 1.0),
-    ):
-        out = np.asarray(forward(*inputs(z), time, z["image_embedding"], gain))
-        kept = z["frames" + key.removeprefix("velocity")]
-        close(out[:, kept], last(z[key]), 1e-4)
-        close(out.mean((2, 3)), np.moveaxis(z[f"{key}_mean"], 1, 2), 5e-5)
-        close(np.sqrt((out**2).mean((2, 3))), np.moveaxis(z[f"{key}_rms"], 1, 2), 5e-5)
-
-
-@golden.present
-@pytest.mark.parametrize("name", VARIANTS)
-def test_every_stage_is_the_reference(name):
-    z, config, params, _ = model(name)
-    noisy, condition, robot = inputs(z)
-    net = golden.jit(Kinema4D(config).apply, static_argnames="method")
-    for key, gain in (("probe_injected", 1.0), ("probe_injected_second", 2.0)):
-        injected = net({"params": params}, condition, robot, gain, method="inject")
-        close(injected[:, :, z["probe_row"]], np.moveaxis(z[key], 1, -1), 2e-6)
-    injected = net({"params": params}, condition, robot, method="inject")
-    tokens = net({"params": params}, jnp.concatenate([noisy, injected], -1), method="embed")
-    phases = joint_rope(tokens.shape[1:4], config).reshape(2, -1, config.dit.head_dim // 2)
-    close(phases, np.stack([z["rope_cos"], z["rope_sin"]]), 1e-6)
-    x = tokens.reshape(len(noisy), -1, config.dit.width)
-    close(x[:, z["probe_token_index"]], z["probe_embed"], 2e-5)
-
-    part = params["dit"]
-    temb, modulation = dit.TimeEmbedder(config.dit).apply(
-        {"params": part["time"]}, z["timestep"]
-    )
-    close(temb, z["probe_temb"], 5e-5)
-    close(modulation.reshape(len(noisy), -1), z["probe_timestep_proj"], 5e-5)
-
-    def embed_robot(robot):
-        return RobotTokens(config).apply({"params": params["robot_tokens"]}, robot)
-
-    def embed_image(image):
-        return dit.ImageEmbedder(config.dit).apply({"params": part["image"]}, image)
-
-    close(embed_robot(robot), z["probe_robot_tokens"], 2e-5)
-    close(embed_robot(jnp.zeros_like(robot[:1])), z["unit_robot_tokens_zero"], 5e-5)
-    close(embed_image(z["image_embedding"]), z["probe_image_tokens"], 2e-5)
-    close(embed_image(z["image_embedding"][:1] / 512), z["unit_image_tokens_small"], 5e-5)
-
-    block = golden.jit(dit.Block(config.dit).apply)
-    context = embed_robot(robot), embed_image(z["image_embedding"])
-    small = z["unit_block_in"]
-    first = (a[:1] for a in (modulation, *context))
-    out = block({"params": golden.layer(part["blocks"], 0)}, small, next(first),
-                phases[:, : small.shape[1]], *first)  # fmt: skip
-    close(out, z["unit_block_out"], 5e-5)
-    for i in range(config.dit.layers):
-        weight = {"params": golden.layer(part["blocks"], i)}
-        x = block(weight, x, modulation, phases, *context)
-        close(x[:, z["probe_token_index"]], z[f"probe_block_{i}"], 1e-4)
-
-
-@golden.present
-@pytest.mark.parametrize(
-    ("name", "remat"), [("kinema4d_act", "none"), ("kinema4d_pm", "attention")]
-)
-def test_loss_and_gradients_are_the_reference(name, remat):
-    """Whatever the backward pass keeps."""
-    z, config, params, _ = model(name)
-    config = dataclasses.replace(config, dit=dataclasses.replace(config.dit, remat=remat))
-    _, condition, robot = inputs(z)
-    sigma = z["train_sigma"][:, None, None, None, None]
-    x0, noise = last(z["train_x0"]), last(z["train_noise"])
-    noisy = (1 - sigma) * x0 + sigma * noise
-
-    @golden.jit
-    def gradient(params):
-        def loss(params):
-            velocity = Kinema4D(config).apply(
-                {"params": params}, noisy, condition, robot, z["train_timestep"],
-                z["image_embedding"],
-            )  # fmt: skip
-            return ((velocity - (noise - x0)) ** 2).mean((1, 2, 3, 4)).mean(), velocity
-
-        return jax.value_and_grad(loss, has_aux=True)(params)
-
-    (loss, velocity), grad = gradient(params)
-    velocity = np.asarray(velocity)
-    assert float(loss) == pytest.approx(float(z["train_loss"]), abs=1e-5)
-    close(velocity.mean((2, 3)), np.moveaxis(z["train_pred_mean"], 1, 2), 5e-5)
-    close(np.sqrt((velocity**2).mean((2, 3))), np.moveaxis(z["train_pred_rms"], 1, 2), 5e-5)
-
-    grad = weights.to_torch(weights.kinema4d(config), grad)
-    keys = [key for key in z if key.startswith("grad/")]
-    added = {row.theirs for row in weights.kinema4d_added(config)}
-    assert added < {key.removeprefix("grad/") for key in keys}
-    for key in keys:
-        error = np.linalg.norm(grad[key.removeprefix("grad/")] - z[key])
-        assert error < 1e-3 * np.linalg.norm(z[key]), key
-    dead = [key for key in grad if "text_embedder" in key]
-    assert dead and not any(grad[key].any() for key in dead)
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +17,7 @@ def tiny():
     config = small(variant="pm")
     x = draw((2, 3, 4, 16, 5)), draw((2, 3, 4, 16, 9), 1), draw((2, 3, 4, 8, 9), 2)
     time = np.array([10, 900], np.float32)
-    params = golden.jit(Kinema4D(config).init)(jax.random.key(0), *x, time)
+    params = jit(Kinema4D(config).init)(jax.random.key(0), *x, time)
     return Kinema4D(config), params, (*x, time)
 
 
@@ -171,7 +39,7 @@ def test_a_fresh_model_is_the_pretrained_one_plus_the_mask(tiny):
     net, params, (noisy, condition, robot, time) = tiny
     params = jax.tree.map(lambda a: a + 0, params)
     params["params"]["dit"]["head"]["out"]["kernel"] = draw((24, 20))
-    forward = golden.jit(net.apply)
+    forward = jit(net.apply)
     before = forward(params, noisy, condition, robot, time)
     other = robot.copy()
     other[..., 4:] = draw(other[..., 4:].shape, 9)

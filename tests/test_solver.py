@@ -1,80 +1,22 @@
-"""Solvers: the reference's trajectories, orders of accuracy, and exact cases."""
+"""Solvers: orders of accuracy, and exact cases."""
 
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from w4d_jax.parity.scheduler import walk
 from w4d_jax.sample.guidance import guided
 from w4d_jax.sample.solver import (
     Schedule,
     euler,
-    euler_schedule,
     even_schedule,
     integrate,
     unipc,
-    unipc_schedule,
 )
 from w4d_jax.types import InputError
-
-GOLDEN = Path(__file__).parents[2] / "shared" / "golden" / "kinema4d"
-
-
-@pytest.fixture(scope="module")
-def golden():
-    if not GOLDEN.exists():
-        pytest.skip("golden files are not here")
-    return dict(np.load(GOLDEN / "scheduler.npz"))
-
-
-@pytest.fixture(scope="module")
-def field(golden):
-    def velocity(x, sigma, timestep):
-        flat = x.reshape(len(x), -1)
-        flat = jnp.matmul(flat, golden["A"].T, precision="highest") + golden["b"] * timestep
-        return flat.reshape(x.shape)
-
-    return velocity
-
-
-def walk(velocity, x, schedule, solver):
-    """The states of a Python loop over the pure step, from x before step 0."""
-    method = solver(schedule)
-    state = method.init(jnp.asarray(x))
-    states, step = [state.x], jax.jit(method.step)
-    for sigma, timestep, row in zip(
-        schedule.sigmas, schedule.timesteps, method.table, strict=False
-    ):
-        state = step(state, velocity(state.x, np.float32(sigma), timestep), row)
-        states.append(state.x)
-    return np.stack(states)
-
-
-@pytest.mark.parametrize("steps", [10, 50])
-def test_unipc_schedule_of_the_reference(golden, steps):
-    sigmas, timesteps = unipc_schedule(steps)
-    np.testing.assert_allclose(sigmas, golden[f"unipc_sigmas_{steps}"], atol=1e-6)
-    np.testing.assert_array_equal(timesteps, golden[f"unipc_timesteps_{steps}"])
-
-
-def test_unipc_trajectory_of_the_reference(golden, field):
-    states = walk(field, golden["x0"], unipc_schedule(10), unipc)
-    np.testing.assert_allclose(states, golden["unipc_states_10"], atol=1e-5)
-    end = integrate(field, golden["x0"], unipc_schedule(50), unipc)
-    np.testing.assert_allclose(end, golden["unipc_final_50"], atol=1e-5)
-
-
-def test_euler_trajectory_of_the_reference(golden, field):
-    schedule = euler_schedule(10)
-    np.testing.assert_allclose(schedule.sigmas, golden["euler_sigmas_10"], atol=1e-6)
-    np.testing.assert_array_equal(schedule.timesteps, golden["euler_timesteps_10"])
-    states = walk(field, golden["x0"], schedule, euler)
-    np.testing.assert_allclose(states, golden["euler_states_10"], atol=1e-5)
-    end = integrate(field, golden["x0"], schedule, euler)
-    np.testing.assert_allclose(end, golden["euler_states_10"][-1], atol=1e-5)
 
 
 def gaussian(x, sigma, timestep, mean=0.7, std=0.4):
@@ -106,7 +48,7 @@ def test_orders_of_accuracy():
 @pytest.mark.parametrize("schedule", [even_schedule, partial(even_schedule, shift=5.0)])
 def test_a_fixed_clean_estimate_is_reached_exactly(solver, steps, schedule):
     target = np.float32([0.3, -1.2])
-    states = walk(
+    states, _ = walk(
         lambda x, s, t: (x - target) / s, np.float32([5, -7]), schedule(steps), solver
     )
     assert np.isfinite(states).all()
