@@ -1,0 +1,117 @@
+"""Spatial projection consistency: both forms, its gradients, selection of pairs."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from w4d_jax.kin.match import Pairs, pairs_from_tracks, query_grid
+from w4d_jax.kin.pose import decode_pose, from_integer_centres
+from w4d_jax.parity.check import Check, compare, compare_scaled
+from w4d_jax.parity.golden import Arrays, jit, load
+from w4d_jax.train.spc import (
+    consistency,
+    gain,
+    paper_loss,
+    released_loss,
+    sure_not_negative,
+)
+
+FORMS = "loss", "paper_L_u", "paper_L_u_pixel", "paper_L_depth"
+
+
+def checks(folder: Path) -> Iterator[Check]:
+    z, config, _ = load(folder, "spc")
+    slots = max(len(z[f"{case}/confidence"]) for case in config["cases"])
+    for case in config["cases"]:
+        yield from _case(case, z, slots)
+    yield from _selection(z, config["tau"])
+    for name in z:
+        if name.startswith("query_grid_"):
+            height, width = map(int, name.removeprefix("query_grid_").split("x"))
+            yield compare(name, query_grid(height, width)[None], z[name], 5e-5)
+
+
+def _case(case: str, z: Arrays, slots: int) -> Iterator[Check]:
+    x = {k.removeprefix(f"{case}/"): v for k, v in z.items() if k.startswith(f"{case}/")}
+    height, width = size = tuple(map(int, x["image_size"]))
+    place, pairs = batched(x, slots)
+    given = x["pose_enc"], x["world_points"], x["K"], pairs, x["weights"], size
+    c, values, by_pose, by_points = jax.device_get(_evaluate(*given))
+    kept = c.front | c.behind
+    for name, ours in (
+        ("kept", kept[place]),
+        ("front", c.front[place]),
+        ("n_front", c.front.sum()),
+        ("n_back", c.behind.sum()),
+        ("n_negative", (c.depth > 0).sum()),
+    ):
+        yield compare(f"{case}/{name}", ours, x[name], 0)
+    error = c.error[place] / gain(height, width)
+    yield compare_scaled(f"{case}/pair_mse", error, x["pair_mse"], 1e-5)
+    for i, form in enumerate(FORMS):
+        yield compare_scaled(f"{case}/{form}", values[i], x[form], 1e-5)
+        suffix = f"_{form}" if i else ""
+        for name, ours in (("pose_enc", by_pose[i]), ("world_points", by_points[i])):
+            name = f"grad_{name}{suffix}"
+            yield compare_scaled(f"{case}/{name}", ours, x[name], 3e-5)
+
+
+@partial(jit, static_argnums=5)
+def _evaluate(encoding, points, K, pairs, weights, size: tuple[int, int]):
+    """The pairs' parts, the value of each of FORMS, its gradients by pose and points."""
+    front, behind, tau = weights
+
+    def forms(encoding, points):
+        pose, _ = decode_pose(encoding[:, 0], *size)
+        valid = sure_not_negative(pairs, *size, tau)
+        c = consistency(points, pose, from_integer_centres(K), pairs, valid, size, near=0)
+        paper = paper_loss(c, 1, 0)
+        values = released_loss(c, front, behind), paper, paper / gain(*size)
+        return jnp.stack([*values, paper_loss(c, 0, 1)]), c
+
+    values, c = forms(encoding, points)
+    (by_pose, by_points), _ = jax.jacrev(forms, (0, 1), has_aux=True)(encoding, points)
+    return c, values, by_pose, by_points
+
+
+def batched(x: dict[str, np.ndarray], slots: int) -> tuple[tuple[np.ndarray, ...], Pairs]:
+    """A list of M pairs of all samples -> where each stands in [B,slots], and the Pairs."""
+    owner = x["batch_index"]
+    place = owner, np.arange(len(owner))  # a sample's other slots stay empty
+    shape = len(x["K"]), slots
+    pairs = Pairs(
+        np.zeros((*shape, 2), np.float32),
+        np.zeros((*shape, 2), np.float32),
+        np.zeros(shape, np.int32),
+        np.zeros(shape, np.float32),
+    )
+    names = "ext_uv", "wrist_uv", "view_index", "confidence"
+    for array, name, centre in zip(pairs, names, (0.5, 0.5, 0, 0), strict=True):
+        array[place] = x[name] + centre
+    return place, pairs
+
+
+def _selection(z: Arrays, tau: float) -> Iterator[Check]:
+    pairs = pairs_from_tracks(z["pairs/tracks"], z["pairs/vis"], z["pairs/conf"], tau)
+    B, views, N = z["pairs/conf"].shape
+
+    # The reference lists the pairs of one view after the other, in it one sample after the
+    # other.
+    def listed(slots):
+        slots = np.asarray(slots)
+        return slots.reshape(B, views - 1, N, *slots.shape[2:]).swapaxes(0, 1)
+
+    found = listed(pairs.confidence) > tau
+    batch = np.broadcast_to(np.arange(B)[None, :, None], found.shape)
+    for name, ours, tolerance in (
+        ("wrist_uv", listed(pairs.wrist_uv) - 0.5, 1e-5),
+        ("ext_uv", listed(pairs.anchor_uv) - 0.5, 1e-5),
+        ("confidence", listed(pairs.confidence), 0),
+        ("view_index", listed(pairs.view), 0),
+        ("batch_index", batch, 0),
+    ):
+        yield compare(f"pairs/{name}", ours[found], z[f"pairs/{name}"], tolerance)
