@@ -1,6 +1,6 @@
 """Spatial projection consistency: both forms, its gradients, selection of pairs."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from w4d_jax.kin.match import Pairs, pairs_from_tracks, query_grid
+from w4d_jax.kin.camera import project
+from w4d_jax.kin.match import Pairs, bilinear, pairs_from_tracks, query_grid
 from w4d_jax.kin.pose import decode_pose, from_integer_centres
+from w4d_jax.kin.se3 import transform
 from w4d_jax.parity.check import Check, compare, compare_scaled
 from w4d_jax.parity.golden import Arrays, jit, load
 from w4d_jax.train.spc import (
@@ -29,6 +31,10 @@ def checks(folder: Path) -> Iterator[Check]:
     for case in config["cases"]:
         yield from _case(case, z, slots)
     yield from _selection(z, config["tau"])
+    # Released: a weight multiplies the pairs in front, and the mean of all once more.
+    front, n = 2 * z["mixed/sum_front"], z["mixed/n_front"] + z["mixed/n_back"]
+    twice = 2 * (front + z["mixed/sum_back"]) / n
+    yield compare_scaled("objective_weight2", twice, z["objective_weight2"], 1e-5)
     for name in z:
         if name.startswith("query_grid_"):
             height, width = map(int, name.removeprefix("query_grid_").split("x"))
@@ -36,11 +42,15 @@ def checks(folder: Path) -> Iterator[Check]:
 
 
 def _case(case: str, z: Arrays, slots: int) -> Iterator[Check]:
-    x = {k.removeprefix(f"{case}/"): v for k, v in z.items() if k.startswith(f"{case}/")}
-    height, width = size = tuple(map(int, x["image_size"]))
+    def x(name):
+        return z[f"{case}/{name}"]
+
+    height, width = size = tuple(map(int, x("image_size")))
+    tau = x("weights")[2]
     place, pairs = batched(x, slots)
-    given = x["pose_enc"], x["world_points"], x["K"], pairs, x["weights"], size
-    c, values, by_pose, by_points = jax.device_get(_evaluate(*given))
+    given = x("pose_enc"), x("world_points"), x("K"), pairs, x("weights")
+    lifted, c, values, by_pose, by_points = jax.device_get(_evaluate(*given, size))
+    pose, world, wrist, uv = lifted
     kept = c.front | c.behind
     for name, ours in (
         ("kept", kept[place]),
@@ -48,41 +58,57 @@ def _case(case: str, z: Arrays, slots: int) -> Iterator[Check]:
         ("n_front", c.front.sum()),
         ("n_back", c.behind.sum()),
         ("n_negative", (c.depth > 0).sum()),
+        ("n_above_tau", (pairs.confidence > tau).sum()),
     ):
-        yield compare(f"{case}/{name}", ours, x[name], 0)
-    error = c.error[place] / gain(height, width)
-    yield compare_scaled(f"{case}/pair_mse", error, x["pair_mse"], 1e-5)
+        yield compare(f"{case}/{name}", ours, x(name), 0)
+    front = c.front[place]
+    for name, ours in (
+        ("extrinsic", pose[:, None, :3]),
+        ("point_world", world[place]),
+        ("point_wrist", wrist[place]),
+        ("projected_uv", np.where(front[:, None], uv[place] - 0.5, 0)),
+        ("pair_mse", c.error[place] / gain(height, width)),
+    ):
+        yield compare_scaled(f"{case}/{name}", ours, x(name), 1e-5)
     for i, form in enumerate(FORMS):
-        yield compare_scaled(f"{case}/{form}", values[i], x[form], 1e-5)
-        suffix = f"_{form}" if i else ""
+        yield compare_scaled(f"{case}/{form}", values[i], x(form), 1e-5)
+        suffix = "" if form == "loss" else f"_{form}"
         for name, ours in (("pose_enc", by_pose[i]), ("world_points", by_points[i])):
             name = f"grad_{name}{suffix}"
-            yield compare_scaled(f"{case}/{name}", ours, x[name], 3e-5)
+            yield compare_scaled(f"{case}/{name}", ours, x(name), 3e-5)
+    for name, part, weight in (("sum_front", c.error, 0), ("sum_back", c.depth, 1)):
+        ours = part.sum() * x("weights")[weight]
+        yield compare_scaled(f"{case}/{name}", ours, x(name), 1e-5)
 
 
 @partial(jit, static_argnums=5)
 def _evaluate(encoding, points, K, pairs, weights, size: tuple[int, int]):
-    """The pairs' parts, the value of each of FORMS, its gradients by pose and points."""
-    front, behind, tau = weights
+    """What leads to the pairs' parts, the parts, each of FORMS, its two gradients."""
+    K = from_integer_centres(K)
+    valid = sure_not_negative(pairs, *size, weights[2])
 
     def forms(encoding, points):
         pose, _ = decode_pose(encoding[:, 0], *size)
-        valid = sure_not_negative(pairs, *size, tau)
-        c = consistency(points, pose, from_integer_centres(K), pairs, valid, size, near=0)
+        c = consistency(points, pose, K, pairs, valid, size, near=0)
         paper = paper_loss(c, 1, 0)
-        values = released_loss(c, front, behind), paper, paper / gain(*size)
-        return jnp.stack([*values, paper_loss(c, 0, 1)]), c
+        values = released_loss(c, *weights[:2]), paper, paper / gain(*size)
+        return jnp.stack([*values, paper_loss(c, 0, 1)]), (pose, c)
 
-    values, c = forms(encoding, points)
-    (by_pose, by_points), _ = jax.jacrev(forms, (0, 1), has_aux=True)(encoding, points)
-    return c, values, by_pose, by_points
+    values, (pose, c) = forms(encoding, points)
+    slopes, _ = jax.jacrev(forms, (0, 1), has_aux=True)(encoding, points)
+    world = jax.vmap(bilinear)(points, pairs.view, pairs.anchor_uv)
+    wrist = transform(pose, world)
+    uv = jax.vmap(project)(wrist, K)
+    return (pose, world, wrist, uv), c, values, *slopes
 
 
-def batched(x: dict[str, np.ndarray], slots: int) -> tuple[tuple[np.ndarray, ...], Pairs]:
+def batched(
+    x: Callable[[str], np.ndarray], slots: int
+) -> tuple[tuple[np.ndarray, ...], Pairs]:
     """A list of M pairs of all samples -> where each stands in [B,slots], and the Pairs."""
-    owner = x["batch_index"]
+    owner = x("batch_index")
     place = owner, np.arange(len(owner))  # a sample's other slots stay empty
-    shape = len(x["K"]), slots
+    shape = len(x("K")), slots
     pairs = Pairs(
         np.zeros((*shape, 2), np.float32),
         np.zeros((*shape, 2), np.float32),
@@ -91,7 +117,7 @@ def batched(x: dict[str, np.ndarray], slots: int) -> tuple[tuple[np.ndarray, ...
     )
     names = "ext_uv", "wrist_uv", "view_index", "confidence"
     for array, name, centre in zip(pairs, names, (0.5, 0.5, 0, 0), strict=True):
-        array[place] = x[name] + centre
+        array[place] = x(name) + centre
     return place, pairs
 
 
