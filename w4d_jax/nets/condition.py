@@ -15,6 +15,11 @@ from w4d_jax.nets.grid import latent_shape
 POINTMAP_MEAN, POINTMAP_STD = -0.17, 1.36
 
 
+def unit(image):
+    """u8 -> f32 in [-1, 1]."""
+    return image.astype(jnp.float32) / 127.5 - 1
+
+
 def held(image, frames: int):
     """A video that repeats the image f[B,H,W,C] -> f[B,T,H,W,C]: every frame's tokens know
     the scene, which is what lets a small model learn."""

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from w4d_jax.nets.dit import DiT, DiTConfig, TextEmbedder, wan_1_3b
+from w4d_jax.nets.grid import latent_shape
 from w4d_jax.nets.ops import Linear
 from w4d_jax.types import InputError
 
@@ -117,3 +118,14 @@ def widened(key, kernel, channels: int, std: float = 0.0):
     shape = (*kernel.shape[:3], channels, kernel.shape[4])
     new = std * jax.random.normal(key, shape, kernel.dtype)
     return jnp.concatenate([kernel, new], axis=3)
+
+
+def coverage(valid, stride: tuple[int, int, int]):
+    """bool[B,T,H,W] -> f32[B,t,h,w,M]: the share of a cell's pixels that are valid, one
+    channel for each video frame of the latent frame; frame 0 is alone and counts in all."""
+    p, q, r = stride
+    frames, height, width = valid.shape[1:]
+    t, h, w = latent_shape(frames, height, width, stride)
+    share = valid.astype(jnp.float32).reshape(len(valid), -1, h, q, w, r).mean((3, 5))
+    share = jnp.concatenate([jnp.repeat(share[:, :1], p, 1), share[:, 1:]], 1)
+    return jnp.moveaxis(share.reshape(len(valid), t, p, h, w), 2, -1)

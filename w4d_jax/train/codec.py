@@ -41,13 +41,19 @@ def load_codec(path: str, drawn: Codec) -> Codec:
     except InputError as error:
         raise InputError(f"codec.wan.weights {path}: {error}") from error
 
+    params = as_drawn(params, drawn.params, f"codec.wan.weights {path}")
+    return dataclasses.replace(drawn, params=params)
+
+
+def as_drawn(params, drawn, name: str):
+    """Weights out of the file `name`, typed and laid as the drawn ones are."""
+
     def place(keys, old, new):
         if new.shape != old.shape:
             raise InputError(
-                f"codec.wan.weights {path}: {jax.tree_util.keystr(keys)} is {new.shape}, "
-                f"the config needs {old.shape}; set base, multipliers, blocks to the file's"
+                f"{name}: {jax.tree_util.keystr(keys)} is {new.shape}, the config needs "
+                f"{old.shape}; set the config's sizes to the file's"
             )
         return jax.device_put(new.astype(old.dtype), old.sharding)
 
-    params = jax.tree_util.tree_map_with_path(place, drawn.params, params)
-    return dataclasses.replace(drawn, params=params)
+    return jax.tree_util.tree_map_with_path(place, drawn, params)
