@@ -3,6 +3,8 @@
     DIR/index.json                {"schema", "source", "shards": [{"file", "bytes", "ids"}]}
     DIR/clips-00000.arrayrecord   one record a clip (`data/record.py`), zstd, group size 1
 
+The same folder holds anything else with an id that becomes bytes (`data/encoded.py`).
+
 A store appears under its name only when it is complete. A writer that was stopped leaves
 DIR.partial, which does not read as a store; the same call again goes on from there.
 """
@@ -11,21 +13,33 @@ import json
 import operator
 import os
 from bisect import bisect_right
+from collections.abc import Callable
+from functools import partial
 from itertools import accumulate, islice
 from pathlib import Path
+from typing import Any
 
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from w4d_jax.data import record
-from w4d_jax.types import Clip, InputError
+from w4d_jax.types import InputError
 
 
-def write(path, source, *, label: str, shard_clips: int = 64, progress=iter) -> None:
+def write(
+    path,
+    source,
+    *,
+    label: str,
+    shard_clips: int = 64,
+    progress=iter,
+    pack: Callable[[Any], bytes] = record.pack,
+) -> None:
     """Writes every clip of `source` (len and getitem) as a new store.
 
     label: says what `source` is; an unfinished store goes on only under the same one.
     progress: wraps the range of clips still to write, for instance tqdm.
+    pack: makes the record of a clip, or of whatever else the source holds.
     """
     path = Path(path)
     if path.exists():
@@ -56,7 +70,7 @@ def write(path, source, *, label: str, shard_clips: int = 64, progress=iter) -> 
                 clip = source[i]
                 if clip.id in seen:
                     raise InputError(f"store {path}: clip {i} repeats the id {clip.id!r}")
-                writer.write(record.pack(clip))
+                writer.write(pack(clip))
                 ids.append(clip.id)
                 seen.add(clip.id)
         finally:
@@ -71,15 +85,14 @@ def write(path, source, *, label: str, shard_clips: int = 64, progress=iter) -> 
     partial.rename(path)
 
 
-class StoreSource:
-    """The clips of a store by index. Files open when first read; safe for threads.
+class Records:
+    """The records of a store by index, each as `unpack` reads it. Files open when first
+    read; safe for threads."""
 
-    views: those to read; the others are not decoded. None reads all.
-    """
-
-    def __init__(self, path, views: tuple[str, ...] | None = None):
-        self.path, self.views = Path(path), views
-        shards = _read_index(self.path / "index.json")["shards"]
+    def __init__(self, path, unpack: Callable[[bytes], Any]):
+        self.path, self._unpack = Path(path), unpack
+        index = _read_index(self.path / "index.json")
+        self.label, shards = index["source"], index["shards"]
         for shard in shards:
             file = self.path / shard["file"]
             size = file.stat().st_size if file.is_file() else -1
@@ -100,10 +113,7 @@ class StoreSource:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __repr__(self) -> str:
-        return f"StoreSource({self.path}, {self.views})"
-
-    def __getitem__(self, i) -> Clip:
+    def __getitem__(self, i):
         i = operator.index(i)
         if not 0 <= i < len(self):
             raise IndexError(f"clip {i} of {len(self)}")
@@ -115,9 +125,23 @@ class StoreSource:
         except Exception as error:
             raise InputError(f"{place}: cannot read it ({error})") from error
         try:
-            return record.unpack(data, self.views)
+            return self._unpack(data)
         except InputError as error:
             raise InputError(f"{place}: {error}") from error
+
+
+class StoreSource(Records):
+    """The clips of a store by index.
+
+    views: those to read; the others are not decoded. None reads all.
+    """
+
+    def __init__(self, path, views: tuple[str, ...] | None = None):
+        super().__init__(path, partial(record.unpack, views=views))
+        self.views = views
+
+    def __repr__(self) -> str:
+        return f"StoreSource({self.path}, {self.views})"
 
 
 def _read_index(file: Path) -> dict:
