@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from w4d_jax.kin import camera, pose, se3
-from w4d_jax.parity.check import Check, compare
+from w4d_jax.parity.check import Check, compare, compare_scaled
 from w4d_jax.parity.golden import Arrays, jit, load
 
 
@@ -30,11 +30,13 @@ def _encodings(z: Arrays, height: int, width: int) -> Iterator[Check]:
     yield compare(
         "encode/decoded_extrinsics", back[..., :3, :], z["encode/decoded_extrinsics"], 2e-6
     )
-    yield _of_max("encode/decoded_intrinsics", K, z["encode/decoded_intrinsics"], 1e-6)
+    yield compare_scaled(
+        "encode/decoded_intrinsics", K, z["encode/decoded_intrinsics"], 1e-6
+    )
 
     back, K = decode(z["decode/pose_enc"])
     yield compare("decode/extrinsics", back[..., :3, :], z["decode/extrinsics"], 2e-6)
-    yield _of_max("decode/intrinsics", K, z["decode/intrinsics"], 1e-6)
+    yield compare_scaled("decode/intrinsics", K, z["decode/intrinsics"], 1e-6)
     yield compare("decode/reencoded", encode(back, K), z["decode/reencoded"], 2e-6)
 
     @jit
@@ -46,7 +48,7 @@ def _encodings(z: Arrays, height: int, width: int) -> Iterator[Check]:
         ).sum()
 
     ours = slope(z["decode/pose_enc"])
-    yield _of_max("decode/grad_pose_enc", ours, z["decode/grad_pose_enc"], 1e-5)
+    yield compare_scaled("decode/grad_pose_enc", ours, z["decode/grad_pose_enc"], 1e-5)
 
 
 def _quaternions(z: Arrays) -> Iterator[Check]:
@@ -70,7 +72,7 @@ def _quaternions(z: Arrays) -> Iterator[Check]:
 
         ours = value_and_slope(z[f"{group}/{given}"], z[f"{group}/cotangent"])
         yield compare(f"{group}/{found}", ours[0], z[f"{group}/{found}"], 2e-6)
-        yield _of_max(f"{group}/{slope}", ours[1], z[f"{group}/{slope}"], 1e-5)
+        yield compare_scaled(f"{group}/{slope}", ours[1], z[f"{group}/{slope}"], 1e-5)
     back = jit(lambda R: matrix(quaternion(R)))(z["mat/matrix"])
     yield compare("mat/back", back, z["mat/back"], 2e-6)
 
@@ -95,7 +97,7 @@ def _pictures(z: Arrays) -> Iterator[Check]:
         ("project/camera_points", np.swapaxes(seen, 1, 2)),
     ):
         yield compare(name, ours, z[name], 1e-5)
-    yield _of_max("project/uv", uv, z["project/uv"], 1e-5)
+    yield compare_scaled("project/uv", uv, z["project/uv"], 1e-5)
 
 
 def _frames(z: Arrays) -> Iterator[Check]:
@@ -127,8 +129,3 @@ def _square(top: np.ndarray) -> np.ndarray:
     """f[...,3,4] -> f[...,4,4]."""
     bottom = np.broadcast_to(np.float32([0, 0, 0, 1]), (*top.shape[:-2], 1, 4))
     return np.concatenate([top, bottom], -2)
-
-
-def _of_max(name: str, ours, theirs: np.ndarray, tolerance: float) -> Check:
-    """A tolerance relative to the largest absolute value."""
-    return compare(name, ours, theirs, tolerance * float(np.abs(theirs).max()))
