@@ -117,14 +117,18 @@ def rope_pairs(head_dim: int) -> tuple[int, int, int]:
 
 
 def rotate(x, phases):
-    """Turns the pairs (2j, 2j+1) of x f[B,L,N,K] by phases f32[2,L,K/2], in float32.
+    """Turns the pairs (2j, 2j+1) of x f[B,L,N,K] by phases f32[2,L,K/2]; see `turn`."""
+    return turn(x[..., 0::2], x[..., 1::2], phases)
+
+
+def turn(a, b, phases):
+    """Turns the pairs (a, b) f[B,L,N,K/2] by phases f32[2,L,K/2] -> f32[B,L,N,K].
 
     The result holds all first members, then all second members: queries and keys change
     order alike, which their dot product does not see.
     """
     cos, sin = phases[:, :, None]
-    x = x.astype(jnp.float32)
-    a, b = x[..., 0::2], x[..., 1::2]
+    a, b = a.astype(jnp.float32), b.astype(jnp.float32)
     return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], -1)
 
 
