@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from golden import jit
 
-from w4d_jax.nets import dit, weights
+from w4d_jax.nets import dit, wan_names
 from w4d_jax.nets.kinema4d import Kinema4D, Kinema4DConfig, kinema4d_14b
 from w4d_jax.types import InputError
 
@@ -81,7 +81,7 @@ def test_published_parameter_counts_and_names(variant, added):
     tree = tree["params"]
     assert sum(a.size for a in jax.tree.leaves(tree)) == 16_394_878_784 - 47_196_160 + added
     paths = {"/".join(k.key for k in path) for path, _ in jax.tree.leaves_with_path(tree)}
-    table = weights.kinema4d(config)
+    table = wan_names.kinema4d(config)
     assert paths == {row.ours for row in table if not row.ours.startswith("text/")}
     assert sum(len(row.names()) for row in table) == 1303 + (11 if variant == "act" else 10)
 

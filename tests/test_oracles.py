@@ -13,13 +13,14 @@ import transformers
 from golden import close, jit, last
 from vocabulary import write_vocabulary
 
-from w4d_jax.data.clip_image import cropped, squeezed
 from w4d_jax.data.tokens import load_tokenizer
 from w4d_jax.nets import clip, dit, text, vae
+from w4d_jax.nets.clip_image import cropped, squeezed
 from w4d_jax.nets.clip_names import clip_from_torch
 from w4d_jax.nets.text_names import text as text_table
 from w4d_jax.nets.vae_names import vae as vae_table
-from w4d_jax.nets.weights import from_torch, wan
+from w4d_jax.nets.wan_names import wan
+from w4d_jax.nets.weights import from_torch
 from w4d_jax.sample.solver import integrate, unipc, unipc_schedule
 
 
@@ -162,7 +163,10 @@ def test_pixels_for_the_image_encoder(size):
     image = np.random.default_rng(3).integers(0, 256, (*size, 3), np.uint8)
     processor = transformers.CLIPImageProcessorPil()
     theirs = processor(images=image, return_tensors="np").pixel_values
-    close(cropped(image), last(theirs)[0], 1e-5)
+    away = np.abs(cropped(image[None]) - last(theirs))
+    # In whole numbers they round ties the other way: one step of 255 in a few pixels.
+    assert away.max() < 1.01 / 255 / min(processor.image_std)
+    assert np.mean(away > 1e-5) < 2e-4
 
     # In float64: their float32 coordinates alone are 3e-4 off.
     unit = torch.tensor(image / 127.5 - 1).permute(2, 0, 1)[None]
@@ -172,7 +176,7 @@ def test_pixels_for_the_image_encoder(size):
     mean, std = (
         torch.tensor(x)[:, None, None] for x in (processor.image_mean, processor.image_std)
     )
-    close(squeezed(image), last(((square / 2 + 0.5 - mean) / std).numpy())[0], 1e-5)
+    close(squeezed(image[None]), last(((square / 2 + 0.5 - mean) / std).numpy()), 1e-5)
 
 
 @pytest.mark.parametrize(("steps", "shift"), [(1, 3.0), (2, 1.0), (5, 5.0), (20, 3.0)])

@@ -1,8 +1,9 @@
 """Names and layouts of PyTorch checkpoints, two ways and total. numpy only.
 
 A table is a tuple of `Tensor`s: where a leaf lives in our tree, what the checkpoint calls
-it, and how the axes differ. `from_torch` and `to_torch` read it in either direction and
-refuse anything it does not name. Blocks are stacked in our tree, one by one in theirs.
+it, and how the axes differ. Blocks are stacked in our tree, one by one in theirs. `ours`
+and `theirs` read a table in either direction, each leaf when it is asked for, and refuse
+what it does not name; `from_torch` and `to_torch` do it for trees in memory.
 """
 
 import re
@@ -11,8 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from w4d_jax.nets.dit import DiTConfig
-from w4d_jax.nets.kinema4d import LORA_TARGETS, Kinema4DConfig
+from w4d_jax.nets.files import Lazy
 from w4d_jax.types import InputError
 
 # Present in some files and never used by the model; `sign` marks WristWorld's, umT5 has its
@@ -58,135 +58,21 @@ CONV = (("/kernel", ".weight", PATCH), ("/bias", ".bias", SAME))
 NORM = (("/scale", ".weight", SAME), ("/bias", ".bias", SAME))
 RMS = (("/scale", ".weight", SAME),)
 
-# ours, diffusers, Wan2.1's own .pth, kind. Wan's norm3 is diffusers' norm2.
-BLOCK = (
-    ("modulation", "scale_shift_table", "modulation", (("", "", ROW),)),
-    ("self/q", "attn1.to_q", "self_attn.q", LINEAR),
-    ("self/k", "attn1.to_k", "self_attn.k", LINEAR),
-    ("self/v", "attn1.to_v", "self_attn.v", LINEAR),
-    ("self/o", "attn1.to_out.0", "self_attn.o", LINEAR),
-    ("self/norm_q", "attn1.norm_q", "self_attn.norm_q", RMS),
-    ("self/norm_k", "attn1.norm_k", "self_attn.norm_k", RMS),
-    ("norm_cross", "norm2", "norm3", NORM),
-    ("cross/q", "attn2.to_q", "cross_attn.q", LINEAR),
-    ("cross/k", "attn2.to_k", "cross_attn.k", LINEAR),
-    ("cross/v", "attn2.to_v", "cross_attn.v", LINEAR),
-    ("cross/o", "attn2.to_out.0", "cross_attn.o", LINEAR),
-    ("cross/norm_q", "attn2.norm_q", "cross_attn.norm_q", RMS),
-    ("cross/norm_k", "attn2.norm_k", "cross_attn.norm_k", RMS),
-    ("ffn_in", "ffn.net.0.proj", "ffn.0", LINEAR),
-    ("ffn_out", "ffn.net.2", "ffn.2", LINEAR),
-)
-BLOCK_IMAGE = (
-    ("cross/k_image", "attn2.add_k_proj", "cross_attn.k_img", LINEAR),
-    ("cross/v_image", "attn2.add_v_proj", "cross_attn.v_img", LINEAR),
-    ("cross/norm_k_image", "attn2.norm_added_k", "cross_attn.norm_k_img", RMS),
-)
-STEM = (
-    ("dit/patch", "patch_embedding", "patch_embedding", CONV),
-    (
-        "dit/time/in",
-        "condition_embedder.time_embedder.linear_1",
-        "time_embedding.0",
-        LINEAR,
-    ),
-    (
-        "dit/time/out",
-        "condition_embedder.time_embedder.linear_2",
-        "time_embedding.2",
-        LINEAR,
-    ),
-    ("dit/time/modulation", "condition_embedder.time_proj", "time_projection.1", LINEAR),
-    ("text/in", "condition_embedder.text_embedder.linear_1", "text_embedding.0", LINEAR),
-    ("text/out", "condition_embedder.text_embedder.linear_2", "text_embedding.2", LINEAR),
-    ("dit/head/modulation", "scale_shift_table", "head.modulation", (("", "", ROW),)),
-    ("dit/head/out", "proj_out", "head.head", LINEAR),
-)
-STEM_IMAGE = (
-    (
-        "dit/image/norm_in",
-        "condition_embedder.image_embedder.norm1",
-        "img_emb.proj.0",
-        NORM,
-    ),
-    (
-        "dit/image/in",
-        "condition_embedder.image_embedder.ff.net.0.proj",
-        "img_emb.proj.1",
-        LINEAR,
-    ),
-    (
-        "dit/image/out",
-        "condition_embedder.image_embedder.ff.net.2",
-        "img_emb.proj.3",
-        LINEAR,
-    ),
-    (
-        "dit/image/norm_out",
-        "condition_embedder.image_embedder.norm2",
-        "img_emb.proj.4",
-        NORM,
-    ),
-)
-ROBOT = (
-    ("domain", "learnable_domain_embeddings", (("", "", SAME),)),
-    ("robot_latent", "arm_cond_proj", LINEAR),
-    ("robot_tokens/patch", "patch_embedding_arm", CONV),
-    ("robot_tokens/norm", "arm_ln", NORM),
-    ("robot_tokens/position", "arm_pos_emb", (("", "", GRID),)),
-    ("robot_tokens/out", "arm_patch_proj", LINEAR),
-)
-ROBOT_ACT = (("robot_tokens/domain", "arm_domain_emb", (("", "", SAME),)),)
 
-
-def wan(config: DiTConfig, original: bool = False) -> tuple[Tensor, ...]:
-    """Table of `dit.Wan`: the names of diffusers, or those of Wan2.1's own files."""
-    blocks = [
-        (f"dit/blocks/{ours}", f"blocks.{{}}.{theirs}", f"blocks.{{}}.{own}", kind)
-        for ours, theirs, own, kind in BLOCK + (BLOCK_IMAGE if config.image_dim else ())
-    ]
-    stem = STEM + (STEM_IMAGE if config.image_dim else ())
-    column = 2 if original else 1
-    return (
-        *_rows([(row[0], row[column], row[3]) for row in stem]),
-        *_rows([(row[0], row[column], row[3]) for row in blocks], config.layers),
-    )
-
-
-def kinema4d_added(config: Kinema4DConfig) -> tuple[Tensor, ...]:
-    """Table of what Kinema4D adds to Wan: the keys of its `added_weights.safetensors`."""
-    return _rows(ROBOT + (ROBOT_ACT if config.variant == "act" else ()))
-
-
-def kinema4d(config: Kinema4DConfig) -> tuple[Tensor, ...]:
-    """Table of `kinema4d.Kinema4D`, and of the text embedder that its checkpoints carry and
-    the model never uses."""
-    return wan(config.dit) + kinema4d_added(config)
-
-
-def lora(config: DiTConfig, prefix: str = "transformer.") -> tuple[Tensor, ...]:
-    """Table of low-rank pairs in PEFT's names, on the projections that Kinema4D adapts."""
+def rows(modules, layers: int = 0) -> tuple[Tensor, ...]:
+    """The rows of modules, each (ours, theirs, kind)."""
     return tuple(
-        Tensor(
-            f"{path}/{ours}",
-            prefix + row.theirs.replace("weight", theirs),
-            MATRIX,
-            row.layers,
-        )
-        for row in wan(config)
-        if (path := row.ours.removesuffix("/kernel")) != row.ours
-        and re.fullmatch(LORA_TARGETS, path)
-        for ours, theirs in (("a", "lora_A.weight"), ("b", "lora_B.weight"))
+        Tensor(ours + our_leaf, theirs + their_leaf, layout, layers)
+        for ours, theirs, kind in modules
+        for our_leaf, their_leaf, layout in kind
     )
 
 
-def from_torch(
-    table: tuple[Tensor, ...], tensors: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
-    """Checkpoint -> our tree, values and dtypes untouched. `tensors` may load lazily: one
-    tensor is read at a time, and only the stack that it goes to is held besides.
+def ours(table: tuple[Tensor, ...], tensors: Mapping[str, Any]) -> dict[str, Lazy]:
+    """Checkpoint -> our leaves by path, values and dtypes untouched.
 
-    Names that the table lacks, or that the file lacks, are an InputError listing them.
+    tensors: arrays, or `Lazy` ones. Names that the table lacks, or that the file lacks, are
+    an InputError listing them.
     """
     known = {name for row in table for name in row.names()}
     unknown = [n for n in tensors if n not in known and not re.fullmatch(UNUSED, n)]
@@ -196,19 +82,11 @@ def from_torch(
             f"checkpoint: {len(missing)} tensors missing ({_some(missing)}), "
             f"{len(unknown)} unknown ({_some(unknown)}); is it another model?"
         )
-    tree: dict[str, Any] = {}
-    for row in table:
-        *path, leaf = row.ours.split("/")
-        node = tree
-        for key in path:
-            node = node.setdefault(key, {})
-        node[leaf] = _read(row, tensors)
-    return tree
+    return {row.ours: _ours(row, [tensors[n] for n in row.names()]) for row in table}
 
 
-def to_torch(table: tuple[Tensor, ...], tree: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Our tree -> checkpoint, the exact inverse of `from_torch`."""
-    leaves = dict(_leaves(tree))
+def theirs(table: tuple[Tensor, ...], leaves: Mapping[str, Any]) -> dict[str, Lazy]:
+    """Our leaves by path -> checkpoint, the exact inverse of `ours`."""
     known = {row.ours for row in table}
     unknown, missing = sorted(set(leaves) - known), sorted(known - set(leaves))
     if unknown or missing:
@@ -218,44 +96,97 @@ def to_torch(table: tuple[Tensor, ...], tree: Mapping[str, Any]) -> dict[str, np
         )
     tensors = {}
     for row in table:
-        leaf = np.asarray(leaves[row.ours])
-        if row.layers and len(leaf) != row.layers:
-            raise InputError(f"{row.ours}: {len(leaf)} layers, need {row.layers}")
-        for name, value in zip(row.names(), leaf if row.layers else [leaf], strict=True):
-            tensors[name] = np.ascontiguousarray(row.layout.to_theirs(value))
+        leaf = leaves[row.ours]
+        if row.layers and leaf.shape[0] != row.layers:
+            raise InputError(f"{row.ours}: {leaf.shape[0]} layers, need {row.layers}")
+        for i, name in enumerate(row.names()):
+            tensors[name] = _theirs(row, leaf, (i,) if row.layers else ())
     return tensors
 
 
-def _rows(modules, layers: int = 0) -> tuple[Tensor, ...]:
-    return tuple(
-        Tensor(ours + our_leaf, theirs + their_leaf, layout, layers)
-        for ours, theirs, kind in modules
-        for our_leaf, their_leaf, layout in kind
-    )
+def from_torch(table: tuple[Tensor, ...], tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Checkpoint -> our tree of arrays in memory; errors as of `ours`."""
+    return tree({path: np.asarray(leaf) for path, leaf in ours(table, tensors).items()})
 
 
-def _read(row: Tensor, tensors: Mapping[str, np.ndarray]) -> np.ndarray:
-    first = row.layout.to_ours(np.asarray(tensors[row.names()[0]]))
-    if not row.layers:
-        return np.ascontiguousarray(first)
-    stack = np.empty((row.layers, *first.shape), first.dtype)
-    for i, name in enumerate(row.names()):
-        value = row.layout.to_ours(np.asarray(tensors[name]))
-        if (value.shape, value.dtype) != (first.shape, first.dtype):
-            raise InputError(
-                f"checkpoint: {name} is {value.dtype}{value.shape} (our axes), layer 0 "
-                f"{first.dtype}{first.shape}"
-            )
-        stack[i] = value
-    return stack
+def to_torch(table: tuple[Tensor, ...], params: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Our tree -> checkpoint, the exact inverse of `from_torch`."""
+    leaves = {path: np.asarray(leaf) for path, leaf in flat(params).items()}
+    return {name: np.asarray(x) for name, x in theirs(table, leaves).items()}
 
 
-def _leaves(tree: Mapping[str, Any], prefix: str = ""):
-    for key, value in tree.items():
+def tree(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """{"a/b": x} -> {"a": {"b": x}}."""
+    nested: dict[str, Any] = {}
+    for path, leaf in leaves.items():
+        *above, last = path.split("/")
+        node = nested
+        for key in above:
+            node = node.setdefault(key, {})
+        node[last] = leaf
+    return nested
+
+
+def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The inverse of `tree`."""
+    leaves: dict[str, Any] = {}
+    for key, value in nested.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}/")
+            leaves |= flat(value, f"{prefix}{key}/")
         else:
-            yield prefix + key, value
+            leaves[prefix + key] = value
+    return leaves
+
+
+def _ours(row: Tensor, tensors: list[Any]) -> Lazy:
+    """One leaf: a tensor, or the same tensor of all layers as a stack."""
+    first = tensors[0]
+    for name, other in zip(row.names(), tensors, strict=True):
+        if (other.shape, other.dtype) != (first.shape, first.dtype):
+            raise InputError(
+                f"checkpoint: {name} is {other.dtype}{list(other.shape)}, layer 0 "
+                f"{first.dtype}{list(first.shape)}"
+            )
+    shape = _shape(row.layout.to_ours, first, row.names()[0])
+
+    def turned(tensor) -> np.ndarray:
+        return np.asarray(row.layout.to_ours(np.asarray(tensor)), order="C")
+
+    def stack(index):
+        which, *rest = index or (slice(None),)
+        if not isinstance(which, slice):
+            return turned(tensors[which])[tuple(rest)]
+        layers = range(*which.indices(row.layers))
+        part = turned(tensors[layers[0]])[tuple(rest)]
+        whole = np.empty((len(layers), *part.shape), part.dtype)
+        for i, layer in enumerate(layers):
+            whole[i] = turned(tensors[layer])[tuple(rest)]
+        return whole
+
+    if not row.layers:
+        return Lazy(shape, first.dtype, lambda index: turned(first)[index])
+    return Lazy((row.layers, *shape), first.dtype, stack, stacked=True)
+
+
+def _theirs(row: Tensor, leaf, layer: tuple) -> Lazy:
+    part = np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape[len(layer) :])
+    shape = _shape(row.layout.to_theirs, part, row.ours)
+
+    def read(index):
+        tensor = row.layout.to_theirs(np.asarray(leaf[layer]))
+        return np.asarray(tensor, order="C")[index]
+
+    return Lazy(shape, leaf.dtype, read)
+
+
+def _shape(turn: Callable, x, name: str) -> tuple[int, ...]:
+    """The shape of x in the other layout, nothing being read."""
+    try:
+        return turn(np.broadcast_to(np.zeros((), x.dtype), x.shape)).shape
+    except (ValueError, IndexError) as error:
+        raise InputError(
+            f"checkpoint: {name} has shape {list(x.shape)}: not what this model has there"
+        ) from error
 
 
 def _some(names: list[str]) -> str:

@@ -6,7 +6,8 @@ The reference saves its transformer under `denoising_model.`, in Wan2.1's own na
 
 import re
 
-from w4d_jax.nets.weights import LINEAR, SAME, Tensor, wan
+from w4d_jax.nets.wan_names import wan
+from w4d_jax.nets.weights import LINEAR, SAME, Tensor
 from w4d_jax.nets.wristworld import WristWorldConfig
 
 WRAPPED = r"(patch_embedding|norm_q|norm_k|norm3)(?=\.)"

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from w4d_jax.nets import condition as given
-from w4d_jax.nets import dit, peer_config, weights
+from w4d_jax.nets import dit, peer_config, wan_names, weights
 from w4d_jax.nets.kinema4d import (
     LORA_TARGETS,
     Kinema4D,
@@ -29,7 +29,7 @@ def checks(folder: Path, name: str, remat: str = "none") -> Iterator[Check]:
     """remat: what the backward pass keeps (`dit.REMAT`); the numbers are the same."""
     z, entry, tensors = load(folder, name)
     config = model_config(entry, remat)
-    params = weights.from_torch(weights.kinema4d(config), tensors)
+    params = weights.from_torch(wan_names.kinema4d(config), tensors)
     yield from _velocities(config, params, z)
     yield from _stages(config, params, z)
     yield from _training(config, params, z)
@@ -175,7 +175,7 @@ def _training(config: Kinema4DConfig, params, z: Arrays) -> Iterator[Check]:
     yield compare("train_loss_per_sample", each, z["train_loss_per_sample"], 1e-5)
     yield from _statistics("train_pred", velocity, z)
 
-    grad = weights.to_torch(weights.kinema4d(config), grad)
+    grad = weights.to_torch(wan_names.kinema4d(config), grad)
     for name in sorted({f"grad/{name}" for name in _trained(config)} | _gradients(z)):
         ours = grad[name.removeprefix("grad/")]
         yield compare_relative(name, ours, z[name], 1e-3)
@@ -185,11 +185,11 @@ def _trained(config: Kinema4DConfig) -> set[str]:
     """Their names of what is added, and of the matrices that low-rank pairs stand on."""
     adapted = {
         name
-        for row in weights.wan(config.dit)
+        for row in wan_names.wan(config.dit)
         if re.fullmatch(f"{LORA_TARGETS}/kernel", row.ours)
         for name in row.names()
     }
-    return adapted | {row.theirs for row in weights.kinema4d_added(config)}
+    return adapted | {row.theirs for row in wan_names.kinema4d_added(config)}
 
 
 def _gradients(z: Arrays) -> set[str]:

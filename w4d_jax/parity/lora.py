@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from w4d_jax.nets import dit, lora, peer_config, weights
+from w4d_jax.nets import dit, lora, peer_config, wan_names, weights
 from w4d_jax.parity.check import Check, compare
 from w4d_jax.parity.golden import jit, last, load
 
@@ -13,11 +13,11 @@ def checks(folder: Path) -> Iterator[Check]:
     z, entry, tensors = load(folder, "lora")
     inputs, base_entry, base_tensors = load(folder, "wan_i2v")
     config, scale = peer_config.wan(base_entry["transformer"]), entry["scale"]
-    base = weights.from_torch(weights.wan(config), base_tensors)
-    pairs = weights.from_torch(weights.lora(config), tensors)
+    base = weights.from_torch(wan_names.wan(config), base_tensors)
+    pairs = weights.from_torch(wan_names.lora(config), tensors)
 
     merged = lora.merge(base, pairs, scale)
-    named = weights.to_torch(weights.wan(config), merged)
+    named = weights.to_torch(wan_names.wan(config), merged)
     for key in z:
         kind, _, name = key.partition("/")
         if kind == "base":

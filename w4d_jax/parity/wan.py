@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from w4d_jax.nets import dit, peer_config, weights
+from w4d_jax.nets import dit, peer_config, wan_names, weights
 from w4d_jax.nets.ops import rope
 from w4d_jax.parity.check import Check, compare
 from w4d_jax.parity.golden import jit, last, load
@@ -17,7 +17,7 @@ from w4d_jax.parity.golden import jit, last, load
 def checks(folder: Path, name: str) -> Iterator[Check]:
     z, entry, tensors = load(folder, name)
     config = peer_config.wan(entry["transformer"])
-    params = weights.from_torch(weights.wan(config), tensors)
+    params = weights.from_torch(wan_names.wan(config), tensors)
     x, text = last(z["hidden_states"]), z["text_embedding"]
     image = z["image_embedding"] if config.image_dim else None
 
