@@ -56,6 +56,7 @@ def tiny() -> ConfigDict:
                     "text_dim": 0,
                 },
                 "variant": "act",
+                "crossed": True,
                 "robot_width": 64,
                 "robot_patch": 4,
             },
@@ -64,7 +65,7 @@ def tiny() -> ConfigDict:
             # The reference: prediction velocity, shift 1, uniform; first frame then grey.
             "flow": {
                 "prediction": "residual",
-                "shift": 8.0,
+                "shift": 64.0,
                 "floor": 1.0,
                 "robot_weight": 0.1,
             },
@@ -79,8 +80,14 @@ def tiny() -> ConfigDict:
                 "robot_mean": 0.0,
                 "robot_std": 1.0,
             },
-            "sampler": {"solver": "euler", "steps": 8, "shift": 5.0},
-            "optimizer": {"lr": 2e-3, "warmup": 50, "decay": "cosine", "ema": 0.99},
+            "sampler": {"solver": "euler", "steps": 4, "shift": 64.0},
+            "optimizer": {
+                "lr": 2e-3,
+                "muon": 0.02,
+                "warmup": 50,
+                "decay": "cosine",
+                "ema": 0.99,
+            },
         }
     )
 

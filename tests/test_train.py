@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from runs import REPO, metrics_of, write_config, write_noise
 
-from w4d_jax.data.pipeline import batches
+from w4d_jax.data.pipeline import assemble
 from w4d_jax.train import loop
 from w4d_jax.train.config import load_config, override
-from w4d_jax.train.optim import OptimizerConfig, learning_rate, optimizer
+from w4d_jax.train.optim import OptimizerConfig, optimizer, schedule
 from w4d_jax.train.save import Checkpoints
 from w4d_jax.train.shard import batch_sharding, make_mesh
 from w4d_jax.train.state import init_state, make_update
@@ -146,11 +146,11 @@ def test_a_failed_start_leaves_nothing(home):
 
 
 def test_a_loss_that_is_no_number(home, monkeypatch):
-    def poisoned(source, **options):
-        for i, batch in enumerate(batches(source, **options)):
+    def poisoned(*given, **options):
+        for i, batch in enumerate(assemble(*given, **options)):
             yield batch | {"scale": batch["scale"] * (np.nan if i == 2 else 1)}
 
-    monkeypatch.setattr(loop, "batches", poisoned)
+    monkeypatch.setattr(loop, "assemble", poisoned)
     with pytest.raises(InputError, match=r"^step 3: loss is nan; clips noise/\d/front, no"):
         run(home, "nan", checkpoint_every=100)
     assert [x["step"] for x in metrics_of(home / "nan") if x["loss"] is None] == [3]
@@ -225,7 +225,7 @@ def test_update_against_numpy():
             np.testing.assert_allclose(state.params[k], p[k], atol=1e-6)
             np.testing.assert_allclose(state.ema[k], ema[k], atol=1e-6)
     assert int(state.step) == 10
-    assert float(learning_rate(config, 10)(10)) == pytest.approx(0, abs=1e-9)
+    assert float(schedule(config, config.lr, 10)(10)) == pytest.approx(0, abs=1e-9)
 
 
 EIGHT = """

@@ -24,10 +24,16 @@ ADDED = ("domain", "robot_tokens", "robot_latent")
 @dataclasses.dataclass(frozen=True)
 class Kinema4DConfig:
     """variant "pm": the robot's pointmap, in the pointmap half and all latent frames;
-    "act": its RGB and pointmap, in both halves, the first latent frame left as it was."""
+    "act": its RGB and pointmap, in both halves, the first latent frame left as it was.
+
+    crossed: each half is also given the other's condition latent, channel by channel. The
+    reference leaves it to attention to find the same place in the other half; learning that
+    takes a small network longer than anything else.
+    """
 
     dit: DiTConfig
     variant: str = "pm"
+    crossed: bool = False
     modalities: int = 2
     mask_channels: int = 4  # video frames of one latent frame
     robot_width: int = 128
@@ -38,11 +44,13 @@ class Kinema4DConfig:
         object.__setattr__(self, "robot_grid", tuple(self.robot_grid))
         if self.variant not in ("pm", "act"):
             raise InputError(f"variant={self.variant!r}: need pm or act")
-        need = 2 * self.dit.out_channels + self.mask_channels
+        latents = 3 if self.crossed else 2
+        need = latents * self.dit.out_channels + self.mask_channels
         if self.dit.in_channels != need:
             raise InputError(
-                f"in_channels={self.dit.in_channels}: need {need} (noisy latent "
-                f"{self.dit.out_channels}, mask {self.mask_channels}, condition latent)"
+                f"in_channels={self.dit.in_channels}: need {need} (mask "
+                f"{self.mask_channels}, {latents} latents of {self.dit.out_channels} with "
+                f"crossed={self.crossed})"
             )
 
     @property
@@ -84,8 +92,11 @@ class Kinema4D(nn.Module):
 
     def __call__(self, noisy, condition, robot, time, image=None, gain=1.0):
         _check(self.config, noisy, condition, robot)
-        x = jnp.concatenate([noisy, self.inject(condition, robot, gain)], -1)
-        tokens = self.embed(x)
+        x = [noisy, self.inject(condition, robot, gain)]
+        if self.config.crossed:
+            latent = condition[..., self.config.mask_channels :]
+            x.append(jnp.roll(latent, latent.shape[3] // self.config.modalities, axis=3))
+        tokens = self.embed(jnp.concatenate(x, -1))
         phases = joint_rope(tokens.shape[1:4], self.config)
         return self.dit.transform(tokens, phases, time, self.robot_tokens(robot), image)
 
@@ -102,7 +113,7 @@ class Kinema4D(nn.Module):
         return jnp.concatenate([mask, latent], -1)
 
     def embed(self, x):
-        """x f[B,t,h,W,2C+M] -> tokens f[B,t,h,W,D] that know their modality."""
+        """x f[B,t,h,W,in_channels] -> tokens f[B,t,h,W,D] that know their modality."""
         tokens = self.dit.embed(x)
         domain = jnp.repeat(self.domain, tokens.shape[3] // self.config.modalities, axis=0)
         return tokens + domain.astype(tokens.dtype)

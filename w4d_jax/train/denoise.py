@@ -73,9 +73,9 @@ def estimate(
     config: FlowConfig, net: Net, x, sigma, anchor: Any = 0.0, time=None
 ) -> Estimate:
     """What the network believes at x f[B,...] and sigma f[B]; time: 1000 sigma if None."""
-    anchor = anchor if config.prediction == "residual" else 0.0
     time = 1000 * sigma if time is None else time
-    output = net(flow.centred(x, sigma, anchor), time)
+    residual = config.prediction == "residual"
+    output = net(flow.shown(x, sigma, anchor) if residual else x, time)
     return flow.estimate(config.prediction, output, x, sigma, anchor)
 
 

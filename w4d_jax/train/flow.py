@@ -61,10 +61,17 @@ def estimate(prediction: Prediction, output, x, sigma, anchor: Any = 0.0) -> Est
     return Estimate(clean, (x - clean) / s)
 
 
-def centred(x, sigma, anchor):
-    """x_s less the anchor's part of it: (1 - s) (x0 - anchor) + s eps, what a network that
-    predicts a residual looks at."""
-    return x - (1 - over(sigma, x)) * anchor
+def shown(x, sigma, anchor):
+    """What a network that predicts the residual r = x0 - anchor looks at: the best linear
+    estimate of r from x_s, for r of unit size,
+
+        (1 - s) / ((1 - s)^2 + s^2) (x_s - (1 - s) anchor),
+
+    where the last factor is (1 - s) r + s eps. At s = 1, where x_s says nothing of r, it is
+    0: no noise passes into what is predicted.
+    """
+    s = over(sigma, x)
+    return (1 - s) / ((1 - s) ** 2 + s**2) * (x - (1 - s) * anchor)
 
 
 def velocity_loss(velocity, x0, eps, weight=1.0):

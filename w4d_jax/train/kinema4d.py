@@ -15,6 +15,7 @@ from w4d_jax.kin.camera import ground_depth
 from w4d_jax.kin.control import Normaliser, control_signal, scene_pointmap
 from w4d_jax.nets import condition as given
 from w4d_jax.nets.codec import Codec
+from w4d_jax.nets.condition import unit
 from w4d_jax.nets.dit import DiTConfig
 from w4d_jax.nets.grid import latent_shape
 from w4d_jax.nets.kinema4d import ADDED, LORA_TARGETS, Kinema4D, Kinema4DConfig
@@ -272,11 +273,6 @@ def uncover(still, seen):
     return still.at[:, 1:].set(given.inpaint(first, known)[:, None])
 
 
-def unit(image):
-    """u8 -> f32 in [-1, 1]."""
-    return image.astype(jnp.float32) / 127.5 - 1
-
-
 def soften_robot(key, robot, channels: int, share: float):
     """The soft mask on robot f[B,t,h,w,M+C], alike in its M mask channels."""
     mask = given.soften(key, robot[..., 0], share)
@@ -299,7 +295,8 @@ def build(config) -> Kinema4DTask:
             f"data {data['height']}x{data['width']}: latent of {h} x {w} cells, need "
             f"multiples of model.robot_patch={side}"
         )
-    channels = {"in_channels": 2 * C + M, "out_channels": C}
+    latents = 3 if model.get("crossed") else 2  # noisy, condition, the other's condition
+    channels = {"in_channels": latents * C + M, "out_channels": C}
     dit = filled(DiTConfig, {**model.pop("dit"), **channels}, "model.dit")
     joint = {"dit": dit, "mask_channels": M, "robot_grid": (t, h // side, w // side)}
     net = Kinema4D(filled(Kinema4DConfig, {**model, **joint}, "model"))

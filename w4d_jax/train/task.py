@@ -18,7 +18,7 @@ class Task(NamedTuple):
     loss: Callable  # params, frozen, batch, key -> (f32[], metrics)
     sample: Callable  # params, frozen, batch, key -> a video, as its method has it
     guess: Callable  # frozen, batch -> the same, what is known without a network
-    items: Callable  # "train", "validation" or "test" -> random access to dicts of arrays and an "id"
+    items: Callable  # split (data/source.py) -> random access to dicts of arrays and "id"
     columns: Callable  # batch, video -> pictures to compare, u8[B,T,H,W,3] each
 
 
