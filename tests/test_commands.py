@@ -69,7 +69,8 @@ def options(home, name, **changes):
         },
     }[name] | {"robot": ARM, "camera": clip / "camera.json"}
     pairs = (good | {k.replace("_", "-"): v for k, v in changes.items()}).items()
-    return [word for option, value in pairs for word in (f"--{option}", value)]
+    many = ((option, v if isinstance(v, list) else [v]) for option, v in pairs)
+    return [word for option, values in many for word in (f"--{option}", *values)]
 
 
 def test_clip(home):
@@ -178,7 +179,7 @@ def bad(home):
     (bad / "empty.npz").write_bytes(b"")
     with np.load(home / "clip/q.npz") as file:
         q, names = file["q"], file["joint_names"]
-    np.savez(bad / "short.npz", q=q[:4], joint_names=names)
+    np.savez(bad / "short.npz", q=q[:1], joint_names=names)
     np.savez(bad / "nan.npz", q=q * np.nan, joint_names=names)
     Image.new("RGB", (SIZE, SIZE + 1)).save(bad / "tall.png")
     (bad / "text.png").write_text("image")
@@ -202,12 +203,13 @@ def bad(home):
         ("simulate", {"image": "none.png"}, "image none.png: cannot read it"),
         ("simulate", {"image": "bad/text.png"}, "image .*text.png: cannot read it"),
         ("simulate", {"image": "bad/tall.png"}, "image of 17x16: the camera has 16x16"),
-        ("simulate", {"actions": "bad/short.npz"}, "4 frames, the model makes 5"),
+        ("simulate", {"actions": "bad/short.npz"}, "1 frame, need 2 or more"),
         ("simulate", {"actions": "bad/cut.npz"}, "cut.npz: not an .npz, or cut short"),
         ("simulate", {"actions": "bad/nan.npz"}, "nan.npz: .*NaN"),
         ("simulate", {"ee_link": "paw"}, "paw"),
         ("simulate", {"checkpoint": "none"}, "workdir none: no readable config.json"),
         ("simulate", {"out": "out"}, "exists already"),
+        ("simulate", {"out": ["new", "newer"]}, "1 images, 1 actions, 2 outs"),
         ("simulate", {"out": "/proc/none/out"}, "cannot make it"),
         ("render_robot", {"joints": "bad/empty.npz"}, "empty.npz: not an .npz, or cut"),
         ("render_robot", {"joints": "none.npz"}, "none.npz: cannot read it"),

@@ -4,8 +4,10 @@
         --image first.png --actions actions.npz --out OUT
 
 OUT becomes a folder with clip.npz (RGB, pointmap in metres in the robot's base frame, robot
-mask, camera), rgb.mp4 and preview.gif. The actions hold as many frames as the model makes;
-frame 0 is the image.
+mask, camera), rgb.mp4 and preview.gif. Frame 0 of the actions is the image. Actions of more
+frames than the model makes at a time are simulated chunk by chunk, each from the last image
+of the one before. Several clips at once load the model once: give as many images, actions
+and outs; robot and camera are the same for all.
 """
 
 import argparse
@@ -19,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from w4d_jax.data.result import write_result
 from w4d_jax.kin import Camera, load_robot
 from w4d_jax.kin.action import read_actions
-from w4d_jax.sample.simulate import known_batch, results
+from w4d_jax.sample.simulate import rollout
 from w4d_jax.train.trained import load_trained
 from w4d_jax.types import InputError
 
@@ -34,13 +36,15 @@ def main(arguments=None) -> int:
         "--camera", required=True, help="JSON: width, height, K, cam_from_world"
     )
     parser.add_argument(
-        "--image", required=True, help="the first frame, of the camera's size"
+        "--image", required=True, nargs="+", help="the first frame, of the camera's size"
     )
     parser.add_argument(
-        "--actions", required=True, help="npz: joints or end-effector poses"
+        "--actions", required=True, nargs="+", help="npz: joints or end-effector poses"
     )
     parser.add_argument("--ee-link", help="link that ee_pose speaks of (default: the hand)")
-    parser.add_argument("--out", required=True, help="folder to make; must not exist")
+    parser.add_argument(
+        "--out", required=True, nargs="+", help="folder to make; must not exist"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fps", type=float, default=4.0, help="of the video files")
     args = parser.parse_args(arguments)
@@ -49,32 +53,38 @@ def main(arguments=None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(args.out)
+    print(*args.out, sep="\n")
     return 0
 
 
 def simulate(args) -> None:
     """Reads and checks everything first; the model is loaded when nothing can fail."""
-    if Path(args.out).exists():
+    counts = len(args.image), len(args.actions), len(args.out)
+    if len(set(counts)) > 1:
         raise InputError(
-            f"--out {args.out}: exists already; remove it or choose another name"
+            "--image, --actions, --out: {} images, {} actions, {} outs; need as many of "
+            "each".format(*counts)
         )
+    for i, out in enumerate(args.out):
+        if Path(out).exists() or out in args.out[:i]:
+            raise InputError(
+                f"--out {out}: exists already; remove it or choose another name"
+            )
     robot = load_robot(args.robot)
     camera = Camera.from_json(args.camera)
-    image = read_image(args.image)
-    joints, _ = read_actions(args.actions, robot, args.ee_link)
+    images = [read_image(path) for path in args.image]
+    motions = [read_actions(path, robot, args.ee_link)[0] for path in args.actions]
     run = load_trained(args.checkpoint)
-    data = run.config.data
-    if len(joints) != data.frames:
-        raise InputError(
-            f"actions: {len(joints)} frames, the model makes {data.frames} "
-            "(frame 0 is the image); give as many, spread over the act as in training"
-        )
-    batch = known_batch(image, camera, robot, joints, data.height, data.width)
-    made = jax.jit(run.task.sample)(
-        run.params, run.frozen, batch, jax.random.key(args.seed)
-    )
-    write_result(args.out, results(made, batch)[0], args.fps)
+    size = tuple(run.config.data[name] for name in ("frames", "height", "width"))
+    sample = jax.jit(run.task.sample)
+
+    def draw(batch, chunk):
+        key = jax.random.fold_in(jax.random.key(args.seed), chunk)
+        return sample(run.params, run.frozen, batch, key)
+
+    for image, joints, out in zip(images, motions, args.out, strict=True):
+        made = rollout(draw, image, camera, robot, joints, size)
+        write_result(out, made, args.fps)
 
 
 def read_image(path) -> np.ndarray:

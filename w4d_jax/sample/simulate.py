@@ -1,4 +1,12 @@
-"""Kinema4D's product: a first image, a robot's motion and a camera in; a 4D video out."""
+"""Kinema4D's product: a first image, a robot's motion and a camera in; a 4D video out.
+
+A model makes so many frames at a time. A longer motion is made chunk by chunk: the last
+image of one is the first of the next, and the robot, which comes from the joints and not
+from the image, is as exact in the last chunk as in the first.
+"""
+
+import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
@@ -34,22 +42,82 @@ def known_batch(
     box, small = frame(camera, height, width)
     center, scale = normaliser(robot.reach, small)
     alone = draw_robot(robot, joints, small)
-    depth = np.asarray(alone.depth)
-    if not (depth[0] > 0).any():
-        raise InputError(
-            "robot: no pixel of it is in the first frame; check cam_from_world (world = "
-            "the robot's base, OpenCV axes) and the first joints"
-        )
     poses = np.broadcast_to(small.cam_from_world, (len(joints), 4, 4))
     return {
         "rgb": resize(image[None], box, height, width)[None],
-        "robot_depth": depth[None],
+        "robot_depth": np.asarray(alone.depth)[None],
         "robot_rgb": np.asarray(alone.rgb)[None],
         "K": np.asarray(small.K)[None],
         "cam_from_world": poses[None],
         "center": center[None],
         "scale": scale[None],
     }
+
+
+def rollout(
+    draw: Callable,
+    image: np.ndarray,
+    camera: Camera,
+    robot: Robot,
+    joints: np.ndarray,
+    size: tuple[int, int, int],
+) -> Result:
+    """The 4D video of a motion of any length.
+
+    draw(batch, chunk) -> video, as a task samples it: the model, a batch of one and the
+    chunk's number. image and camera as in `known_batch`, joints f32[T,J], T >= 2; size:
+    frames, height and width that the model makes. Within the last chunk the robot rests
+    where the motion ended, and what is made of that is dropped.
+
+    Raises InputError for a motion of one frame, a camera of other poses than the motion,
+    and a robot that the first image lacks.
+    """
+    frames, height, width = size
+    if len(joints) < 2:
+        raise InputError(
+            f"actions: {len(joints)} frame, need 2 or more (frame 0 is the image)"
+        )
+    poses = camera.cam_from_world
+    if poses.ndim == 3 and len(poses) not in (1, len(joints)):
+        raise InputError(
+            f"camera: {len(poses)} poses for {len(joints)} frames of actions: need 1 or "
+            f"{len(joints)}"
+        )
+    chunks = []
+    for start in range(0, len(joints) - 1, frames - 1):
+        part = joints[np.minimum(start + np.arange(frames), len(joints) - 1)]
+        batch = known_batch(image, at(camera, start, frames), robot, part, height, width)
+        if not chunks and not batch["robot_depth"][0, 0].any():
+            raise InputError(
+                "robot: no pixel of it is in the first frame; check cam_from_world (world "
+                "= the robot's base, OpenCV axes) and the first joints"
+            )
+        (made,) = results(draw(batch, len(chunks)), batch)
+        chunks.append(made)
+        image, camera = made.rgb[-1], frame(camera, height, width)[1]
+    return joined(chunks, len(joints))
+
+
+def joined(chunks: list[Result], frames: int) -> Result:
+    """One result: each chunk goes on from the last frame of the one before."""
+
+    def whole(parts):
+        rest = [part[1:] for part in parts[1:]]
+        return np.concatenate([parts[0], *rest])[:frames]
+
+    rgb, points, masks, cameras = zip(*chunks, strict=True)
+    poses = whole([camera.cam_from_world for camera in cameras])
+    camera = dataclasses.replace(cameras[0], cam_from_world=poses)
+    return Result(whole(rgb), whole(points), whole(masks), camera)
+
+
+def at(camera: Camera, start: int, frames: int) -> Camera:
+    """A camera at the frames of a chunk: its last pose stays where there are no more."""
+    poses = camera.cam_from_world
+    if poses.ndim == 2:
+        return camera
+    chosen = np.minimum(start + np.arange(frames), len(poses) - 1)
+    return dataclasses.replace(camera, cam_from_world=poses[chosen])
 
 
 def results(video, batch) -> list[Result]:
