@@ -11,9 +11,9 @@ import pytest
 from golden import close, jit
 from vocabulary import write_vocabulary
 
-from w4d_jax.data.clip_image import cropped
 from w4d_jax.data.tokens import clean, load_tokenizer
-from w4d_jax.nets.clip import ClipConfig, ClipVision
+from w4d_jax.nets.clip import ClipConfig, ClipVision, ImageEncoder
+from w4d_jax.nets.clip_image import cropped
 from w4d_jax.nets.clip_names import clip, clip_from_torch
 from w4d_jax.nets.text import TextConfig, TextEncoder
 from w4d_jax.nets.text_names import text
@@ -21,6 +21,7 @@ from w4d_jax.nets.weights import from_torch, to_torch
 from w4d_jax.types import InputError
 
 TEXT = TextConfig(vocabulary=30, width=16, heads=2, head_dim=6, layers=3, ffn=24)
+IMAGES = np.random.default_rng(0).integers(0, 256, (2, 30, 40, 3), np.uint8)
 CLIP = ClipConfig(width=24, heads=2, layers=3, ffn=32, patch=7, side=21)
 
 
@@ -111,8 +112,7 @@ def test_what_stands_behind_a_text_changes_nothing():
 def test_bfloat16_products_stay_near_float32(config):
     net, inputs = TextEncoder, (np.arange(12)[None], np.ones((1, 12)))
     if config is CLIP:
-        image = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
-        net, inputs = ClipVision, (cropped(image, CLIP.side)[None],)
+        net, inputs = ClipVision, (cropped(IMAGES, CLIP.side),)
     half = dataclasses.replace(config, dtype="bfloat16", param_dtype="bfloat16")
     rounded = jax.tree.map(lambda x, a: x.astype(a.dtype), drawn(config), abstract(half))
     assert {str(x.dtype) for x in jax.tree.leaves(rounded)} == {"bfloat16", "float32"}
@@ -120,6 +120,19 @@ def test_bfloat16_products_stay_near_float32(config):
     near = jit(net(half).apply)({"params": rounded}, *inputs)
     assert near.dtype == jnp.float32
     assert 1e-4 < np.linalg.norm(near - exact) / np.linalg.norm(exact) < 0.02
+
+
+def test_an_image_encoder_sees_the_middle_and_each_image_alone():
+    drawn_shapes = jax.eval_shape(ImageEncoder(None, CLIP).init, jax.random.key(0))
+    encoder = ImageEncoder(drawn(CLIP), CLIP)
+    assert jax.tree.map(np.shape, encoder) == jax.tree.map(np.shape, drawn_shapes)
+    run = jit(lambda encoder, images: encoder(images))
+    tokens = run(encoder, IMAGES)
+    assert tokens.shape == (2, CLIP.tokens, CLIP.width) and tokens.dtype == jnp.float32
+    changed = IMAGES.copy()
+    changed[1], changed[0, :, [0, -1]] = 0, 0  # cropping 40 columns to 30 takes these away
+    np.testing.assert_array_equal(run(encoder, changed)[0], tokens[0])
+    assert np.abs(run(encoder, changed)[1] - tokens[1]).max() > 1e-2
 
 
 @pytest.fixture(scope="module")
@@ -170,8 +183,8 @@ def test_a_bad_vocabulary_is_one_line(tmp_path, name, content, words):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: cropped(np.zeros((4, 4, 3), np.float32)), "float32 .4, 4, 3., need u8"),
-        (lambda: cropped(np.zeros((4, 4, 4), np.uint8)), "need u8 .H, W, 3."),
+        (lambda: cropped(IMAGES / 255), r"float64 \(2, 30, 40, 3\), need u8"),
+        (lambda: cropped(IMAGES[0]), r"need u8 \[B, H, W, 3\]"),
         (lambda: ClipConfig(layers=1), "need 2 layers or more"),
         (lambda: ClipConfig(patch=15), "patch that divide"),
         (

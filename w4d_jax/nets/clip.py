@@ -5,11 +5,15 @@ They are here because published files hold them, and what is read is written bac
 """
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 from flax import linen as nn
-from jax import numpy as jnp
 
 from w4d_jax.nets.attend import attend
+from w4d_jax.nets.clip_image import cropped
 from w4d_jax.nets.ops import LayerNorm, Linear, patchify
 from w4d_jax.types import InputError
 
@@ -43,7 +47,7 @@ class ClipConfig:
 
 
 class ClipVision(nn.Module):
-    """pixels f[B,H,W,3], as `data/clip_image.py` makes them -> f32[B,1+hw,D]: the tokens
+    """pixels f[B,H,W,3], as `clip_image.py` makes them -> f32[B,1+hw,D]: the tokens
     that enter the last block, the class token first."""
 
     config: ClipConfig
@@ -106,3 +110,25 @@ class Block(nn.Module):
         h = LayerNorm(config.eps, name="norm_ffn")(x)
         h = nn.gelu(linear(config.ffn, "ffn_in")(h), approximate=False)
         return x + linear(config.width, "ffn_out")(h)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ImageEncoder:
+    """Images -> tokens, a pytree with its weights in it, as codecs are (codec.py)."""
+
+    params: Any = None  # of `ClipVision`; None until `init`
+    config: ClipConfig = dataclasses.field(default=ClipConfig(), metadata={"static": True})
+    pixels: Callable = dataclasses.field(default=cropped, metadata={"static": True})
+
+    def init(self, key) -> "ImageEncoder":
+        """The encoder with weights drawn at random."""
+        side = self.config.side
+        blank = jnp.zeros((1, side, side, 3))
+        variables = ClipVision(self.config).init(key, blank, method="whole")
+        return dataclasses.replace(self, params=variables["params"])
+
+    def __call__(self, images):
+        """u8[B,H,W,3] -> f32[B,1+hw,D]."""
+        pixels = self.pixels(images, self.config.side)
+        return ClipVision(self.config).apply({"params": self.params}, pixels)
