@@ -5,9 +5,8 @@ read when it is asked for, so that a checkpoint may be larger than memory. Writi
 piece by piece as well.
 """
 
-import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ import numpy as np
 import safetensors
 from safetensors.numpy import load_file
 
+from w4d_jax.nets.lazy import Lazy, as_bytes
+from w4d_jax.nets.torch_zip import open_torch
 from w4d_jax.types import InputError
 
 # Of a safetensors header.
@@ -34,34 +35,8 @@ DTYPES = {
     "BOOL": np.dtype("?"),
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
+TORCH = (".pt", ".pth", ".bin", ".ckpt")
 SHARD = 5 * 10**9  # bytes of one file of a checkpoint, about
-
-
-@dataclasses.dataclass(frozen=True)
-class Lazy:
-    """An array not yet read: `x[index]` reads a part of it, `np.asarray(x)` the whole."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    read: Callable[[tuple], np.ndarray]  # index -> what numpy would give for it
-    stacked: bool = False  # x[i] costs no more than that part
-
-    def __getitem__(self, index) -> np.ndarray:
-        return self.read(index if isinstance(index, tuple) else (index,))
-
-    def __array__(self, dtype=None, copy=None) -> np.ndarray:
-        return np.asarray(self.read(()), dtype)
-
-    @property
-    def nbytes(self) -> int:
-        return int(np.prod(self.shape)) * self.dtype.itemsize
-
-    def pieces(self) -> Iterator[np.ndarray]:
-        """Its consecutive parts: the layers of a stack, or the whole."""
-        if self.stacked:
-            yield from (self[i] for i in range(self.shape[0]))
-        else:
-            yield self[()]
 
 
 def read_safetensors(path) -> dict[str, np.ndarray]:
@@ -70,6 +45,24 @@ def read_safetensors(path) -> dict[str, np.ndarray]:
         return load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise InputError(f"no readable .safetensors file ({error})") from error
+
+
+def open_tensors(path: Path) -> dict[str, Lazy]:
+    """The arrays of a checkpoint by name: a file (.safetensors, or an archive of PyTorch),
+    or a folder with one such file or with an index of many."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    if path.is_file():
+        return open_torch(path) if path.suffix in TORCH else open_safetensors(path)
+    indices = sorted(path.glob("*.safetensors.index.json"))
+    files = sorted(path.glob("*.safetensors"))
+    files = files or sorted(p for p in path.iterdir() if p.suffix in TORCH)
+    if len(indices) == 1:
+        return open_shards(path, indices[0])
+    if indices or len(files) != 1:
+        names = ", ".join(p.name for p in (indices or files)[:4]) or "none"
+        raise InputError(f"{path}: need one weight file or one index, found {names}")
+    return open_tensors(files[0])
 
 
 def open_safetensors(path: Path) -> dict[str, Lazy]:
@@ -156,11 +149,6 @@ def write_shards(
     index = {"metadata": {"total_size": total}, "weight_map": places}
     path = folder / f"{stem}.safetensors.index.json"
     path.write_text(json.dumps(index, indent=1), encoding="utf-8")
-
-
-def as_bytes(x: np.ndarray) -> memoryview:
-    """The bytes of an array, in C order."""
-    return np.ascontiguousarray(x).reshape(-1).view(np.uint8).data
 
 
 def _reader(path: Path, name: str) -> Callable[[tuple], np.ndarray]:

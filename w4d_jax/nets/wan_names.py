@@ -115,15 +115,15 @@ def wan(config: DiTConfig, original: bool = False) -> tuple[Tensor, ...]:
     )
 
 
-def kinema4d_added(config: Kinema4DConfig) -> tuple[Tensor, ...]:
+def kinema4d_added(variant: str) -> tuple[Tensor, ...]:
     """Table of what Kinema4D adds to Wan: the keys of its `added_weights.safetensors`."""
-    return rows(ROBOT + (ROBOT_ACT if config.variant == "act" else ()))
+    return rows(ROBOT + (ROBOT_ACT if variant == "act" else ()))
 
 
 def kinema4d(config: Kinema4DConfig) -> tuple[Tensor, ...]:
     """Table of `kinema4d.Kinema4D`, and of the text embedder that its checkpoints carry and
     the model never uses."""
-    return wan(config.dit) + kinema4d_added(config)
+    return wan(config.dit) + kinema4d_added(config.variant)
 
 
 def lora(config: DiTConfig, prefix: str = "transformer.") -> tuple[Tensor, ...]:

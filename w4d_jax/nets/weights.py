@@ -12,14 +12,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from w4d_jax.nets.files import Lazy
+from w4d_jax.nets.lazy import Lazy, stack
 from w4d_jax.types import InputError
 
 # Present in some files and never used by the model; `sign` marks WristWorld's, umT5 has its
-# embedding twice, and CLIP numbers its positions.
+# embedding twice, CLIP numbers its positions and may come with its head.
 UNUSED = (
     r"(transformer\.)?blocks\.\d+\.(attn2\.norm_added_q|cross_attn\.norm_q_img)\.weight"
     r"|sign|encoder\.embed_tokens\.weight|(vision_model\.)?embeddings\.position_ids"
+    r"|visual_projection\.weight"
 )
 
 
@@ -152,20 +153,9 @@ def _ours(row: Tensor, tensors: list[Any]) -> Lazy:
     def turned(tensor) -> np.ndarray:
         return np.asarray(row.layout.to_ours(np.asarray(tensor)), order="C")
 
-    def stack(index):
-        which, *rest = index or (slice(None),)
-        if not isinstance(which, slice):
-            return turned(tensors[which])[tuple(rest)]
-        layers = range(*which.indices(row.layers))
-        part = turned(tensors[layers[0]])[tuple(rest)]
-        whole = np.empty((len(layers), *part.shape), part.dtype)
-        for i, layer in enumerate(layers):
-            whole[i] = turned(tensors[layer])[tuple(rest)]
-        return whole
-
     if not row.layers:
         return Lazy(shape, first.dtype, lambda index: turned(first)[index])
-    return Lazy((row.layers, *shape), first.dtype, stack, stacked=True)
+    return stack(row.layers, shape, first.dtype, lambda i: turned(tensors[i]))
 
 
 def _theirs(row: Tensor, leaf, layer: tuple) -> Lazy:

@@ -189,7 +189,7 @@ def _trained(config: Kinema4DConfig) -> set[str]:
         if re.fullmatch(f"{LORA_TARGETS}/kernel", row.ours)
         for name in row.names()
     }
-    return adapted | {row.theirs for row in wan_names.kinema4d_added(config)}
+    return adapted | {row.theirs for row in wan_names.kinema4d_added(config.variant)}
 
 
 def _gradients(z: Arrays) -> set[str]:
