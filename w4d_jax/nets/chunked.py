@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 SCORES = 2**22  # scores held at once: 16 MiB in float32
+FEW = 2**12  # scores of a head that is not worth a turn of its own
 NEVER = -1e30  # the score of padding; finite, so that a block of nothing else has no NaN
 
 
@@ -16,8 +17,13 @@ def by_head(q, k, v):
 
     On a CPU 2-D products beat batched ones, and the weights of one head stay in its cache:
     recomputing them in the backward pass (`jax.checkpoint`) is cheaper than reading them
-    back from memory. `bench/network.py` compares.
+    back from memory. `bench/network.py` compares. Short sequences (a few cameras, a track's
+    views) come by the thousand instead: one product has them all.
     """
+    if q.shape[1] * k.shape[1] <= FEW:
+        scores = jnp.einsum("blnk,bsnk->bnls", q, k, preferred_element_type=jnp.float32)
+        weights = jax.nn.softmax(scores / math.sqrt(q.shape[-1])).astype(v.dtype)
+        return jnp.einsum("bnls,bsnk->blnk", weights, v)
     return _per_head(_weigh, (q,), (k, v))
 
 

@@ -127,5 +127,5 @@ def _frames(z: Arrays) -> Iterator[Check]:
 
 def _square(top: np.ndarray) -> np.ndarray:
     """f[...,3,4] -> f[...,4,4]."""
-    bottom = np.broadcast_to(np.float32([0, 0, 0, 1]), (*top.shape[:-2], 1, 4))
+    bottom = np.broadcast_to(np.array([0, 0, 0, 1], np.float32), (*top.shape[:-2], 1, 4))
     return np.concatenate([top, bottom], -2)

@@ -26,9 +26,9 @@ class DenseHead(nn.Module):
 
     @nn.compact
     def __call__(self, taps, grid: tuple[int, int]):
-        config, size = self.config, tuple(self.patch * n for n in grid)
-        x = Pyramid(config, positions=True, name="pyramid")(taps, grid)
-        x = conv3(config.features // 2, "shrink")(x)
+        features, size = self.config.features, (self.patch * grid[0], self.patch * grid[1])
+        x = Pyramid(self.config, positions=True, name="pyramid")(taps, grid)
+        x = conv3(features // 2, "shrink")(x)
         x = with_position(resize(x, size), size)
         x = nn.relu(conv3(32, "out1")(x))
         x = Linear(self.channels + 1, name="out2")(x)
@@ -46,24 +46,24 @@ class Pyramid(nn.Module):
     @nn.compact
     def __call__(self, taps, grid: tuple[int, int]):
         config, norm, laterals = self.config, LayerNorm(1e-5, name="norm"), []
-        fit = Upsample(4, name="fit0"), Upsample(2, name="fit1"), None
-        fit += (conv3(config.channels[3], "fit3", stride=2),)
+        half = conv3(config.channels[3], "fit3", stride=2)
+        fit = Upsample(4, name="fit0"), Upsample(2, name="fit1"), lambda x: x, half
         patches = taps[:, :, :, -grid[0] * grid[1] :]
         for i, width in enumerate(config.channels):
             x = rearrange(patches[i], "b v (h w) d -> (b v) h w d", h=grid[0])
             x = Linear(width, name=f"project{i}")(norm(x))
             if self.positions:
                 x = with_position(x, grid)
-            x = x if fit[i] is None else fit[i](x)
-            laterals.append(conv3(config.features, f"lateral{i}", bias=False)(x))
+            laterals.append(conv3(config.features, f"lateral{i}", bias=False)(fit[i](x)))
 
         x = laterals[3]
         for i in (3, 2, 1, 0):
             if i < 3:
                 x = x + Unit(name=f"join{i}_side")(laterals[i])
             x = Unit(name=f"join{i}")(x)
-            finer = laterals[i - 1].shape[1:3] if i else tuple(2 * n for n in x.shape[1:3])
-            x = Linear(config.features, name=f"join{i}_out")(resize(x, finer))
+            (h, w), finer = x.shape[1:3], laterals[i - 1].shape[1:3]
+            x = resize(x, finer if i else (2 * h, 2 * w))
+            x = Linear(config.features, name=f"join{i}_out")(x)
         return x
 
 

@@ -10,7 +10,8 @@ from w4d_jax.nets.vggt.block import Block, repeat
 from w4d_jax.nets.vggt.config import VGGTConfig
 
 # Of ImageNet's pixels in [0, 1].
-MEAN, STD = (np.float32(x) for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
 class Encoder(nn.Module):

@@ -50,7 +50,8 @@ class Features(nn.Module):
     def __call__(self, taps, grid: tuple[int, int]):
         x = Pyramid(self.config.dense, positions=False, name="pyramid")(taps, grid)
         x = conv3(self.config.dense.features, "shrink")(x)
-        x = resize(x, tuple(n * self.patch // self.config.stride for n in grid))
+        h, w = (n * self.patch // self.config.stride for n in grid)
+        x = resize(x, (h, w))
         return x.reshape(*taps.shape[1:3], *x.shape[1:])
 
 
