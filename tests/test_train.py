@@ -20,7 +20,6 @@ from w4d_jax.train import loop
 from w4d_jax.train.config import load_config, override
 from w4d_jax.train.optim import OptimizerConfig, optimizer, schedule
 from w4d_jax.train.save import Checkpoints
-from w4d_jax.train.shard import batch_sharding, make_mesh
 from w4d_jax.train.state import init_state, make_update
 from w4d_jax.train.task import build
 from w4d_jax.train.trained import load_trained
@@ -235,7 +234,7 @@ import runs
 from w4d_jax.data.pipeline import batches
 from w4d_jax.data.store import StoreSource
 from w4d_jax.train.config import load_config
-from w4d_jax.train.shard import batch_sharding, make_mesh, param_sharding
+from w4d_jax.train import shard
 from w4d_jax.train.task import build
 
 config = load_config(sys.argv[1])
@@ -253,14 +252,15 @@ params = jax.tree.map(lambda x: np.float32(0.1 * rng.normal(size=x.shape)), shap
 gradient = jax.jit(jax.value_and_grad(lambda *a: task.loss(*a)[0]))
 
 def graded(sizes, devices):
-    mesh = make_mesh(sizes, devices)
-    placed = jax.tree.map(lambda x: jax.device_put(x, param_sharding(mesh, x)), params)
-    spread = jax.device_put(batch, batch_sharding(mesh, 8))
+    mesh = shard.make_mesh(sizes, devices)
+    placed = jax.device_put(params, shard.shardings(mesh, params))
+    spread = jax.device_put(batch, shard.batch_sharding(mesh, 8))
     cut = sum(not x.sharding.is_fully_replicated for x in jax.tree.leaves(placed))
-    return cut, jax.device_get(gradient(placed, frozen, spread, jax.random.key(2)))
+    with jax.set_mesh(mesh):
+        return cut, jax.device_get(gradient(placed, frozen, spread, jax.random.key(2)))
 
 _, (loss, grads) = graded({}, jax.devices()[:1])
-cut, (loss8, grads8) = graded({"data": 2, "fsdp": 4}, jax.devices())
+cut, (loss8, grads8) = graded({"fsdp": 2, "seq": 2, "tensor": 2}, jax.devices())
 assert len(jax.devices()) == 8 and cut >= 2, cut
 np.testing.assert_allclose(loss8, loss, rtol=1e-5)
 norm = max(np.abs(g).max() for g in jax.tree.leaves(grads))
@@ -283,16 +283,3 @@ def test_eight_devices_give_what_one_gives(home, light):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-
-
-def test_a_mesh_that_does_not_fit():
-    devices = jax.devices()[:1]
-    with pytest.raises(InputError, match="8 does not make 1 devices; data=-1"):
-        make_mesh({"data": -1, "fsdp": 8}, devices)
-    with pytest.raises(InputError, match="at most one of -1"):
-        make_mesh({"data": -1, "fsdp": -1}, devices)
-    with pytest.raises(InputError, match="need sizes >= 1 for"):
-        make_mesh({"rows": 1}, devices)
-    mesh = make_mesh({"data": 2, "fsdp": 4}, devices * 8)
-    with pytest.raises(InputError, match="batch=6: need a multiple of 8"):
-        batch_sharding(mesh, 6)

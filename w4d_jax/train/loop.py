@@ -7,16 +7,12 @@ from pathlib import Path
 
 import jax
 
-from w4d_jax.data.pipeline import batches
-from w4d_jax.data.source import open_source
-from w4d_jax.sample.preview import image, save_preview
-from w4d_jax.train.config import filled
+from w4d_jax.data.pipeline import assemble
+from w4d_jax.sample.preview import save_preview
 from w4d_jax.train.meter import Meter
-from w4d_jax.train.optim import OptimizerConfig, optimizer
+from w4d_jax.train.program import Program, program
 from w4d_jax.train.save import Checkpoints
-from w4d_jax.train.shard import batch_sharding, make_mesh, state_shardings
-from w4d_jax.train.state import init_state, make_update
-from w4d_jax.train.task import build
+from w4d_jax.train.shard import repeated, table
 from w4d_jax.train.workdir import check_same, claim
 from w4d_jax.types import InputError
 
@@ -24,49 +20,36 @@ from w4d_jax.types import InputError
 def run(config, workdir: Path) -> None:
     """Trains to `config.steps`, from the newest checkpoint in `workdir` if there is one."""
     check_same(workdir, config)
+    made = program(config)
+    with jax.set_mesh(made.mesh):
+        train(config, made, workdir)
 
-    # ------ what is learned
-    task = build(config)
-    opt = filled(OptimizerConfig, config.optimizer, "optimizer")
-    tx = optimizer(opt, config.steps)
-    key = jax.random.key(config.seed)
 
-    # ------ where it lives
-    mesh = make_mesh(config.mesh)
-    spread = batch_sharding(mesh, config.batch)
-
-    def start(key):
-        params, frozen = task.init(key)
-        return init_state(params, tx), frozen
-
-    placed = state_shardings(mesh, jax.eval_shape(start, key))
-    update = jax.jit(
-        make_update(task.loss, tx, opt.ema),
-        donate_argnums=0,
-        out_shardings=(placed[0], None),
-    )
-    sample = jax.jit(task.sample)
+def train(config, made: Program, workdir: Path) -> None:
+    """The run itself, with the mesh in context."""
+    task, key = made.task, jax.random.key(config.seed)
 
     # ------ what it learns from
-    size = {name: config.data[name] for name in ("frames", "height", "width", "view")}
-    train, test = open_source(config.data, "train"), open_source(config.data, "test")
-    data = iter(batches(train, batch=config.batch, seed=config.seed, **size))
+    data = iter(assemble(task.items("train"), config.batch, config.seed))
     once = {"shuffle": False, "repeat": False, "threads": 0, "prefetch": 0}
-    held_out = next(iter(batches(test, batch=4, **once, **size)))
+    held_out = next(iter(assemble(task.items("validation"), batch=4, **once)))
     held_out.pop("id")
 
     # ------ where it was
     claim(workdir, config)
-    state, frozen = jax.jit(start, out_shardings=placed)(key)
+    (workdir / "parameters.txt").write_text("\n".join([*table(made.abstract), ""]))
+    state, frozen = made.start(key)
     frozen = task.load(frozen)
     checkpoints = Checkpoints(workdir / "checkpoints", config.keep)
-    resumed = checkpoints.restore(abstract(state), data)
+    resumed = checkpoints.restore(made.abstract[0], data)
     first, state = resumed or (0, state)
 
     def preview(step):
-        made = jax.device_get(sample(state.ema, frozen, held_out, jax.random.key(step)))
+        asked = jax.device_put(repeated(made.mesh, held_out), made.spread)
+        drawn = made.sample(state.ema, frozen, asked, jax.random.key(step))
+        drawn = jax.tree.map(lambda x: x[: len(held_out["rgb"])], jax.device_get(drawn))
         path = workdir / "samples" / f"step_{step:06d}.gif"
-        save_preview(path, [held_out["rgb"], image(made.rgb), image(made.pointmap)])
+        save_preview(path, task.columns(held_out, drawn))
         return path
 
     # ------ the loop
@@ -76,7 +59,8 @@ def run(config, workdir: Path) -> None:
         for step in range(first + 1, config.steps + 1):
             batch = next(data)
             ids = batch.pop("id")
-            state, metrics = update(state, frozen, jax.device_put(batch, spread), key)
+            batch = jax.device_put(batch, made.spread)
+            state, metrics = made.update(state, frozen, batch, key)
             if pending is not None:
                 settle(meter, *pending)
             pending = step, metrics, ids
@@ -102,13 +86,6 @@ def settle(meter: Meter, step: int, metrics, ids) -> None:
             f"step {step}: loss is {metrics['loss']}; clips {', '.join(map(str, ids))}; "
             "lower optimizer.lr, or resume from the last checkpoint with another seed"
         )
-
-
-def abstract(state):
-    """The state's shapes and shardings without its values."""
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
-    )
 
 
 class Stop:

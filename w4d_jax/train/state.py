@@ -24,23 +24,44 @@ def init_state(params, tx: optax.GradientTransformation) -> TrainState:
 
 
 def make_update(
-    loss: Callable, tx: optax.GradientTransformation, ema_decay: float
+    loss: Callable, tx: optax.GradientTransformation, ema_decay: float, accumulate: int = 1
 ) -> Callable:
     """update(state, frozen, batch, key) -> (state, metrics).
 
     loss(params, frozen, batch, key) -> (f32[], metrics); frozen are the leaves that do not
     train (the base model under a LoRA), key the run's key: the step is folded in here, so
-    that a resumed run draws what the unbroken one would have drawn.
+    that a resumed run draws what the unbroken one would have drawn. The gradient is the
+    mean over `accumulate` parts of the batch, one after the other.
     """
+    gradient = jax.value_and_grad(loss, has_aux=True)
 
     def update(state: TrainState, frozen, batch, key):
         key = jax.random.fold_in(key, state.step)
-        gradient = jax.value_and_grad(loss, has_aux=True)
-        (value, metrics), grads = gradient(state.params, frozen, batch, key)
+        if accumulate == 1:
+            (value, metrics), grads = gradient(state.params, frozen, batch, key)
+        else:
+            (value, metrics), grads = over_parts(state.params, frozen, batch, key)
         updates, opt = tx.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = average(state.ema, params, state.step, ema_decay)
         metrics = {"loss": value, "grad_norm": optax.tree.norm(grads), **metrics}
         return TrainState(state.step + 1, params, ema, opt), metrics
+
+    def over_parts(params, frozen, batch, key):
+        def add(total, part):
+            new = gradient(params, frozen, *part)
+            return jax.tree.map(jnp.add, total, new), None
+
+        def apart(x):
+            """f[B,...] -> f[A,B/A,...]: part i holds every A-th example from i on, so that
+            no example leaves the device that it lies on."""
+            return x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1)
+
+        parts = jax.tree.map(apart, batch), jax.random.split(key, accumulate)
+        first = jax.tree.map(lambda x: x[0], parts)
+        shapes = jax.eval_shape(gradient, params, frozen, *first)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        total, _ = jax.lax.scan(add, zeros, parts)
+        return jax.tree.map(lambda x: x / accumulate, total)
 
     return update
