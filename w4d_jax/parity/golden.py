@@ -16,8 +16,10 @@ from w4d_jax import npz
 from w4d_jax.nets.files import read_safetensors
 from w4d_jax.types import InputError
 
-# Checks are compilation above all: LLVM need not try hard.
-jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+# Checks are compilation above all: LLVM need not try hard, and the emitters of fusions give
+# it twice the code.
+LIGHT = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+jit = partial(jax.jit, compiler_options=LIGHT)
 
 
 class Arrays(dict[str, np.ndarray]):
