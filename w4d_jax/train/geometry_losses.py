@@ -1,0 +1,112 @@
+"""The losses of WristWorld's first stage, and their weighted sum.
+
+    5 camera + 10 wrist + 1 projection (+ depth + points, where these heads train)
+
+The wrist's translation and rotation are learned from the projection alone: where its points
+come from is what they mean. `wrist_parts` can teach them directly as well.
+"""
+
+import dataclasses
+from typing import Any
+
+from w4d_jax.kin.match import Pairs
+from w4d_jax.kin.pose import decode_pose
+from w4d_jax.nets.vggt.model import Geometry
+from w4d_jax.train import spc
+from w4d_jax.train.defects import NO_DEFECTS, Defects
+from w4d_jax.train.dense_loss import dense_loss, edges, normals
+from w4d_jax.train.geometry_targets import Targets
+from w4d_jax.train.pose_loss import (
+    DECAY,
+    PoseLoss,
+    as_written,
+    by_part,
+    by_place,
+    pose_loss,
+    up_to_sign,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """Weights, the paper's; a loss of weight 0 is not computed."""
+
+    camera: float = 5.0
+    camera_parts: tuple[float, float, float] = (1.0, 1.0, 0.5)
+    wrist: float = 10.0
+    wrist_parts: tuple[float, float, float] = (0.0, 0.0, 1.0)
+    projection: float = 1.0
+    behind: float = 1.0
+    threshold: float = 0.2  # confidence above which a pair counts
+    near: float = spc.NEAR
+    depth: float = 0.0
+    points: float = 0.0
+    quantile: float = 0.98  # of the pixels of depth and points
+    decay: float = DECAY
+    defects: Defects = NO_DEFECTS
+
+
+def objective(
+    said: Geometry, aim: Targets, pairs: Pairs, size: tuple[int, int], config: LossConfig
+) -> tuple[Any, dict[str, Any]]:
+    """The sum f[], and its terms and counts to log. size: (H, W) of the wrist image.
+
+    The projection judges the last refinement.
+    """
+    terms, counts = {}, {}
+    if config.camera:
+        terms["camera"] = camera_loss(said.pose, aim, config).total(config.camera_parts)
+    if config.wrist:
+        terms["wrist"] = wrist_loss(said.wrist, aim, config).total(config.wrist_parts)
+    if config.projection:
+        found = projection(said, aim, pairs, size, config)
+        mean = spc.released_loss if config.defects.one_mean else spc.paper_loss
+        front = config.projection if config.defects.weighed_twice else 1.0
+        terms["projection"] = mean(found, front, config.behind)
+        counts = found.counts()
+    if config.depth:
+        said_, true = said.depth[..., None], aim.depth[..., None]
+        terms["depth"] = _dense(said_, true, said.depth_confidence, aim, edges, config)
+    if config.points:
+        said_, true = said.points, aim.points
+        terms["points"] = _dense(said_, true, said.points_confidence, aim, normals, config)
+    return sum(getattr(config, name) * term for name, term in terms.items()), terms | counts
+
+
+def camera_loss(steps, aim: Targets, config: LossConfig) -> PoseLoss:
+    """steps f[I,B,V,9]: the anchors' encodings."""
+    mean = by_place if config.defects.poses_by_place else by_part
+    return _pose_loss(steps, aim.pose, aim.sure[:, None], mean, config)
+
+
+def wrist_loss(steps, aim: Targets, config: LossConfig) -> PoseLoss:
+    """steps f[I,B,9]: the wrist's encodings."""
+    return _pose_loss(steps, aim.wrist, aim.sure, by_part, config)
+
+
+def projection(
+    said: Geometry, aim: Targets, pairs: Pairs, size: tuple[int, int], config: LossConfig
+) -> spc.Consistency:
+    released = config.defects.pairs_beyond_image
+    rule = spc.sure_not_negative if released else spc.sure_inside
+    _, _, height, width, _ = said.points.shape
+    valid = rule(pairs, height, width, config.threshold)
+    pose, _ = decode_pose(said.wrist[-1], *size)
+    near = 0.0 if config.defects.no_near_plane else config.near
+    return spc.consistency(said.points, pose, aim.K, pairs, valid, size, near)
+
+
+def _pose_loss(steps, target, sure, mean, config: LossConfig) -> PoseLoss:
+    difference = as_written if config.defects.signed_quaternions else up_to_sign
+    return pose_loss(
+        steps, target, sure, difference=difference, mean=mean, decay=config.decay
+    )
+
+
+def _dense(x, target, confidence, aim: Targets, slope, config: LossConfig):
+    """Of maps f[B,V,H,W,C]: a loss looks at images, whatever sample they belong to."""
+    x, target, confidence, valid = (
+        a.reshape(-1, *a.shape[2:]) for a in (x, target, confidence, aim.valid)
+    )
+    options = {"slope": slope, "quantile": config.quantile}
+    return dense_loss(x, confidence, target, valid, **options).total
