@@ -14,6 +14,7 @@ from w4d_jax.parity.golden import Arrays, jit, load
 def checks(folder: Path) -> Iterator[Check]:
     z, config, _ = load(folder, "pose")
     size = config["H"], config["W"]
+    yield compare("image_size", size, z["image_size"], 0)
     yield from _encodings(z, *size)
     yield from _quaternions(z)
     yield from _pictures(z)
@@ -97,6 +98,7 @@ def _pictures(z: Arrays) -> Iterator[Check]:
         ("project/camera_points", np.swapaxes(seen, 1, 2)),
     ):
         yield compare(name, ours, z[name], 1e-5)
+    yield compare("unproject/mask", points[..., 2] > 1e-8, z["unproject/mask"], 0)
     yield compare_scaled("project/uv", uv, z["project/uv"], 1e-5)
 
 

@@ -134,7 +134,12 @@ def _tracked(found, z: Arrays, case: str) -> Iterator[Check]:
             key = f"{case}{name}_{i}"
             if key in z:
                 yield compare(key, x, z[key], 5e-2 if i else 1e-4)
-    for name, x in (("track_all", ours.xy), ("vis", ours.visible), ("conf", ours.sure)):
+    for name, x in (
+        ("track_all", ours.xy),
+        ("track", ours.xy[-1]),
+        ("vis", ours.visible),
+        ("conf", ours.sure),
+    ):
         if case + name in z:
             yield compare(case + name, x, z[case + name], 1e-3)
 

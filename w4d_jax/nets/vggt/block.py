@@ -5,9 +5,11 @@ from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
 from w4d_jax.nets.attend import attend
-from w4d_jax.nets.ops import LayerNorm, Linear, turn, xavier, zeros
+from w4d_jax.nets.ops import LayerNorm, Linear, turn, zeros
 from w4d_jax.nets.remat import REMAT
 from w4d_jax.nets.vggt.config import BlockConfig
+
+each_xavier = nn.initializers.xavier_uniform(batch_axis=0)
 
 
 class Block(nn.Module):
@@ -31,8 +33,8 @@ class Block(nn.Module):
 class Attention(nn.Module):
     """x f[B,L,D] looks at context f[B,S,D], or at itself without one -> f[B,L,D].
 
-    One matrix f[D,3D] holds the projections q, k, v side by side, each head by head.
-    phases f32[2,L,K/2] turn q and k (`rotate_halves`).
+    kernel f[3,D,D] and bias f[3,D] make queries, keys and values. phases f32[2,L,K/2] turn
+    queries and keys (`rotate_halves`).
     """
 
     config: BlockConfig
@@ -40,17 +42,15 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x, phases=None, context=None):
         config, width = self.config, x.shape[-1]
-        kernel = self.param("kernel", xavier, (width, 3 * width), config.param_dtype)
-        bias = self.param("bias", zeros, (3 * width,), config.param_dtype)
+        kernel = self.param("kernel", each_xavier, (3, width, width), config.param_dtype)
+        bias = self.param("bias", zeros, (3, width), config.param_dtype)
 
-        def project(x, part):
-            y = x.astype(config.dtype) @ kernel[:, part].astype(config.dtype)
-            y = y + bias[part].astype(config.dtype)
-            return y.reshape(*x.shape[:-1], -1, config.heads, width // config.heads)
+        def project(x, i):
+            x, W, b = (a.astype(config.dtype) for a in (x, kernel[i], bias[i]))
+            return (x @ W + b).reshape(*x.shape[:-1], config.heads, width // config.heads)
 
-        q = project(x, slice(0, width))[..., 0, :, :]
-        pair = project(x if context is None else context, slice(width, None))
-        k, v = pair[..., 0, :, :], pair[..., 1, :, :]
+        seen = x if context is None else context
+        q, k, v = project(x, 0), project(seen, 1), project(seen, 2)
         if config.qk_norm:
             q = LayerNorm(config.eps, name="norm_q")(q)
             k = LayerNorm(config.eps, name="norm_k")(k)

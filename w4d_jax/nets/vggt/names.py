@@ -1,8 +1,16 @@
 """Names of VGGT-1B's and WristWorld's checkpoints, for `nets/weights.py`."""
 
+import numpy as np
+
 from w4d_jax.nets.vae_names import FRAME
-from w4d_jax.nets.vggt.config import DenseConfig, PoseConfig, VGGTConfig
-from w4d_jax.nets.weights import LINEAR, MATRIX, NORM, ROW, SAME, Layout, Tensor
+from w4d_jax.nets.vggt.config import (
+    DenseConfig,
+    PoseConfig,
+    TrackConfig,
+    VGGTConfig,
+    WristConfig,
+)
+from w4d_jax.nets.weights import LINEAR, NORM, ROW, SAME, Layout, Tensor, rows
 
 IMAGE = Layout(  # [out, in, h, w]
     lambda a: a.transpose(2, 3, 1, 0), lambda a: a.transpose(3, 2, 0, 1)
@@ -11,153 +19,151 @@ PIXEL = Layout(lambda a: a[..., 0, 0].T, lambda a: a.T[..., None, None])  # [out
 SPREAD = Layout(  # [in, out, h, w]
     lambda a: a.transpose(0, 2, 3, 1), lambda a: a.transpose(0, 3, 1, 2)
 )
+STACK = Layout(  # [q out; k out; v out, in]
+    lambda a: a.reshape(3, -1, a.shape[-1]).swapaxes(1, 2),
+    lambda a: a.swapaxes(1, 2).reshape(-1, a.shape[1]),
+)
+STACK1 = Layout(lambda a: a.reshape(3, -1), np.ravel)
 ONE = Layout(lambda a: a[0, 0], lambda a: a[None, None])  # two leading axes of one
 PAIR = Layout(lambda a: a[0, :, 0], lambda a: a[None, :, None])  # [1, 2, 1, C]
 
 # Kinds of module: our leaf, their leaf, layout.
 CONV = (("/kernel", ".weight", IMAGE), ("/bias", ".bias", SAME))
-BARE = CONV[:1]
 CONV1 = (("/kernel", ".weight", PIXEL), ("/bias", ".bias", SAME))
 PATCH = (("/kernel", ".weight", FRAME), ("/bias", ".bias", SAME))
 UPSAMPLE = (("/kernel", ".weight", SPREAD), ("/bias", ".bias", SAME))
-QKV = (("/kernel", ".qkv.weight", MATRIX), ("/bias", ".qkv.bias", SAME))
-IN_PROJ = (("/kernel", ".in_proj_weight", MATRIX), ("/bias", ".in_proj_bias", SAME))
+QKV = (("/kernel", ".qkv.weight", STACK), ("/bias", ".qkv.bias", STACK1))
+IN_PROJ = (("/kernel", ".in_proj_weight", STACK), ("/bias", ".in_proj_bias", STACK1))
+SCALE = (("", ".gamma", SAME),)
 
 
 def vggt(config: VGGTConfig) -> tuple[Tensor, ...]:
     """Table of `VGGT` with the heads that the config has."""
-    rows = _aggregator(config)
+    table = _aggregator(config)
     if config.camera:
-        rows += _refine("camera/", "camera_head.", config.camera)
-    for ours, theirs, dense in (
-        ("depth", "depth_head.", config.depth),
-        ("point", "point_head.", config.point),
-    ):
+        table += _refine("camera/", "camera_head.", config.camera)
+    for name, dense in (("depth", config.depth), ("point", config.point)):
         if dense:
-            rows += _pyramid(f"{ours}/pyramid/", theirs, dense)
-            rows += _rows(
-                (f"{ours}/shrink", f"{theirs}scratch.output_conv1", CONV),
-                (f"{ours}/out1", f"{theirs}scratch.output_conv2.0", CONV),
-                (f"{ours}/out2", f"{theirs}scratch.output_conv2.2", CONV1),
-            )
+            table += _dense(f"{name}/", f"{name}_head.", dense)
     if config.track:
-        rows += _track(config)
+        table += _track("track/", "track_head.", config.track)
     if config.wrist:
-        rows += _wrist(config)
-    return tuple(rows)
+        table += _wrist("wrist/", "wrist_head.", config.wrist)
+    return table
 
 
-def _aggregator(config: VGGTConfig) -> list[Tensor]:
+def _aggregator(config: VGGTConfig) -> tuple[Tensor, ...]:
     ours, theirs = "aggregator/encoder/", "aggregator.patch_embed."
-    rows = _leaves(
-        ("aggregator/camera", "aggregator.camera_token", PAIR),
-        ("aggregator/register", "aggregator.register_token", ROW),
-        (f"{ours}class", f"{theirs}cls_token", ONE),
-        (f"{ours}position", f"{theirs}pos_embed", ROW),
-        (f"{ours}register", f"{theirs}register_tokens", ROW),
-        (f"{ours}mask", f"{theirs}mask_token", ROW),
+    table = (
+        Tensor("aggregator/camera", "aggregator.camera_token", PAIR),
+        Tensor("aggregator/register", "aggregator.register_token", ROW),
+        Tensor(f"{ours}class", f"{theirs}cls_token", ONE),
+        Tensor(f"{ours}position", f"{theirs}pos_embed", ROW),
+        Tensor(f"{ours}register", f"{theirs}register_tokens", ROW),
+        Tensor(f"{ours}mask", f"{theirs}mask_token", ROW),
     )
-    rows += _rows(
+    ends = (
         (f"{ours}patch", f"{theirs}patch_embed.proj", PATCH),
         (f"{ours}norm", f"{theirs}norm", NORM),
     )
-    rows += _block(f"{ours}blocks/", f"{theirs}blocks.{{}}.", config.encoder_layers)
+    table += rows(ends) + _blocks(
+        f"{ours}blocks/", f"{theirs}blocks.{{}}.", config.encoder_layers
+    )
     for part in ("frame", "global"):
         ours, theirs = f"aggregator/blocks/{part}/", f"aggregator.{part}_blocks.{{}}."
-        rows += _block(ours, theirs, config.layers)
-        rows += _rows(
+        norms = (
             (f"{ours}attention/norm_q", f"{theirs}attn.q_norm", NORM),
             (f"{ours}attention/norm_k", f"{theirs}attn.k_norm", NORM),
-            layers=config.layers,
         )
-    return rows
+        table += _blocks(ours, theirs, config.layers) + rows(norms, config.layers)
+    return table
 
 
-def _refine(ours: str, theirs: str, config: PoseConfig) -> list[Tensor]:
-    return [
-        *_leaves((f"{ours}empty", f"{theirs}empty_pose_tokens", ONE)),
-        *_rows(
-            (f"{ours}token_norm", f"{theirs}token_norm", NORM),
-            (f"{ours}trunk_norm", f"{theirs}trunk_norm", NORM),
-            (f"{ours}embed", f"{theirs}embed_pose", LINEAR),
-            (f"{ours}modulation", f"{theirs}poseLN_modulation.1", LINEAR),
-            (f"{ours}branch/in", f"{theirs}pose_branch.fc1", LINEAR),
-            (f"{ours}branch/out", f"{theirs}pose_branch.fc2", LINEAR),
-        ),
-        *_block(f"{ours}trunk/", f"{theirs}trunk.{{}}.", config.layers),
-    ]
+def _refine(ours: str, theirs: str, config: PoseConfig) -> tuple[Tensor, ...]:
+    modules = (
+        (f"{ours}token_norm", f"{theirs}token_norm", NORM),
+        (f"{ours}trunk_norm", f"{theirs}trunk_norm", NORM),
+        (f"{ours}embed", f"{theirs}embed_pose", LINEAR),
+        (f"{ours}modulation", f"{theirs}poseLN_modulation.1", LINEAR),
+        *_mlp(f"{ours}branch", f"{theirs}pose_branch"),
+    )
+    return (
+        Tensor(f"{ours}empty", f"{theirs}empty_pose_tokens", ONE),
+        *rows(modules),
+        *_blocks(f"{ours}trunk/", f"{theirs}trunk.{{}}.", config.layers),
+    )
 
 
-def _wrist(config: VGGTConfig) -> list[Tensor]:
-    assert config.wrist
-    rows = _refine("wrist/refine/", "wrist_head.", config.wrist.pose)
-    rows += _leaves(("wrist/gather/query", "wrist_head.token_query", ROW))
-    last = config.wrist.layers - 1
-    for ours, number, layers in (("layers", "{}", last), ("last", str(last), 0)):
-        ours = f"wrist/gather/{ours}/"
-        theirs = f"wrist_head.token_aggregation_layers.{number}."
-        rows += _rows(
-            *_look(f"{ours}attention", f"{theirs}attention"),
-            (f"{ours}norm1", f"{theirs}norm1", NORM),
-            (f"{ours}mlp/in", f"{theirs}mlp.fc1", LINEAR),
-            (f"{ours}mlp/out", f"{theirs}mlp.fc2", LINEAR),
-            (f"{ours}norm2", f"{theirs}norm2", NORM),
-            layers=layers,
+def _wrist(ours: str, theirs: str, config: WristConfig) -> tuple[Tensor, ...]:
+    table = _refine(f"{ours}refine/", theirs, config.pose)
+    table += (Tensor(f"{ours}gather/query", f"{theirs}token_query", ROW),)
+    last = config.layers - 1
+    for name, number, layers in (("layers", "{}", last), ("last", last, 0)):
+        our = f"{ours}gather/{name}/"
+        their = f"{theirs}token_aggregation_layers.{number}."
+        modules = (
+            *_attention(f"{our}attention", f"{their}attention"),
+            (f"{our}norm1", f"{their}norm1", NORM),
+            *_mlp(f"{our}mlp", f"{their}mlp"),
+            (f"{our}norm2", f"{their}norm2", NORM),
         )
-    return rows
+        table += rows(modules, layers)
+    return table
 
 
-def _pyramid(ours: str, theirs: str, config: DenseConfig) -> list[Tensor]:
+def _dense(ours: str, theirs: str, config: DenseConfig) -> tuple[Tensor, ...]:
+    modules = (
+        (f"{ours}shrink", f"{theirs}scratch.output_conv1", CONV),
+        (f"{ours}out1", f"{theirs}scratch.output_conv2.0", CONV),
+        (f"{ours}out2", f"{theirs}scratch.output_conv2.2", CONV1),
+    )
+    return _pyramid(f"{ours}pyramid/", theirs, config) + rows(modules)
+
+
+def _pyramid(ours: str, theirs: str, config: DenseConfig) -> tuple[Tensor, ...]:
     """Our resolutions count from 0, theirs from 1; the coarsest has nothing at its side."""
-    scratch = f"{theirs}scratch."
-    rows = _rows(
+    modules = [
         (f"{ours}norm", f"{theirs}norm", NORM),
         (f"{ours}fit0", f"{theirs}resize_layers.0", UPSAMPLE),
         (f"{ours}fit1", f"{theirs}resize_layers.1", UPSAMPLE),
         (f"{ours}fit3", f"{theirs}resize_layers.3", CONV),
-    )
-    for i in range(4):
-        join, fuse = f"{ours}join{i}", f"{scratch}refinenet{i + 1}."
-        rows += _rows(
+    ]
+    for i in range(len(config.channels)):
+        join, fuse = f"{ours}join{i}", f"{theirs}scratch.refinenet{i + 1}."
+        modules += [
             (f"{ours}project{i}", f"{theirs}projects.{i}", CONV1),
-            (f"{ours}lateral{i}", f"{scratch}layer{i + 1}_rn", BARE),
+            (f"{ours}lateral{i}", f"{theirs}scratch.layer{i + 1}_rn", CONV[:1]),
             (f"{join}_out", f"{fuse}out_conv", CONV1),
-        )
-        units = [(join, "resConfUnit2")] + ([(f"{join}_side", "resConfUnit1")] * (i < 3))
-        rows += _rows(
-            *(
-                (f"{ours_}/conv{k}", f"{fuse}{unit}.conv{k}", CONV)
-                for ours_, unit in units
-                for k in (1, 2)
-            )
-        )
-    return rows
+        ]
+        for k in ("conv1", "conv2"):
+            modules += [(f"{join}/{k}", f"{fuse}resConfUnit2.{k}", CONV)]
+            if i < 3:
+                modules += [(f"{join}_side/{k}", f"{fuse}resConfUnit1.{k}", CONV)]
+    return rows(modules)
 
 
-def _track(config: VGGTConfig) -> list[Tensor]:
-    track = config.track
-    assert track
-    ours, theirs = "track/features/", "track_head.feature_extractor."
-    rows = _pyramid(f"{ours}pyramid/", theirs, track.dense)
-    rows += _rows((f"{ours}shrink", f"{theirs}scratch.output_conv1", CONV))
-    ours, theirs = "track/tracker/", "track_head.tracker."
-    former = f"{theirs}updateformer."
-    rows += _leaves(
-        (f"{ours}role", f"{theirs}query_ref_token", ROW),
-        (f"{ours}update/virtual", f"{former}virual_tracks", ROW),
-    )
-    rows += _rows(
+def _track(ours: str, theirs: str, config: TrackConfig) -> tuple[Tensor, ...]:
+    features, extractor = f"{ours}features/", f"{theirs}feature_extractor."
+    table = _pyramid(f"{features}pyramid/", extractor, config.dense)
+    ours, theirs = f"{ours}tracker/", f"{theirs}tracker."
+    update, former = f"{ours}update/", f"{theirs}updateformer."
+    modules = (
+        (f"{features}shrink", f"{extractor}scratch.output_conv1", CONV),
         (f"{ours}map_norm", f"{theirs}fmap_norm", NORM),
-        (f"{ours}corr/in", f"{theirs}corr_mlp.fc1", LINEAR),
-        (f"{ours}corr/out", f"{theirs}corr_mlp.fc2", LINEAR),
+        *_mlp(f"{ours}corr", f"{theirs}corr_mlp"),
         (f"{ours}feature_norm", f"{theirs}ffeat_norm", NORM),
         (f"{ours}feature", f"{theirs}ffeat_updater.0", LINEAR),
         (f"{ours}visible", f"{theirs}vis_predictor.0", LINEAR),
         (f"{ours}sure", f"{theirs}conf_predictor.0", LINEAR),
-        (f"{ours}update/norm_in", f"{former}input_norm", NORM),
-        (f"{ours}update/in", f"{former}input_transform", LINEAR),
-        (f"{ours}update/norm_out", f"{former}output_norm", NORM),
-        (f"{ours}update/out", f"{former}flow_head", LINEAR),
+        (f"{update}norm_in", f"{former}input_norm", NORM),
+        (f"{update}in", f"{former}input_transform", LINEAR),
+        (f"{update}norm_out", f"{former}output_norm", NORM),
+        (f"{update}out", f"{former}flow_head", LINEAR),
+    )
+    table += rows(modules)
+    table += (
+        Tensor(f"{ours}role", f"{theirs}query_ref_token", ROW),
+        Tensor(f"{update}virtual", f"{former}virual_tracks", ROW),
     )
     for name, part, attention in (
         ("time", "time_blocks", "attn"),
@@ -165,46 +171,37 @@ def _track(config: VGGTConfig) -> list[Tensor]:
         ("virtual_from_points", "space_virtual2point_blocks", "cross_attn"),
         ("points_from_virtual", "space_point2virtual_blocks", "cross_attn"),
     ):
-        our, their = f"{ours}update/layers/{name}/", f"{former}{part}.{{}}."
-        context = ((f"{our}norm_context", f"{their}norm_context", NORM),)
-        rows += _rows(
+        our, their = f"{update}layers/{name}/", f"{former}{part}.{{}}."
+        modules = [
             (f"{our}norm1", f"{their}norm1", NORM),
-            *(context if attention == "cross_attn" else ()),
-            *_look(f"{our}attention", f"{their}{attention}"),
+            *_attention(f"{our}attention", f"{their}{attention}"),
             (f"{our}norm2", f"{their}norm2", NORM),
-            (f"{our}mlp/in", f"{their}mlp.fc1", LINEAR),
-            (f"{our}mlp/out", f"{their}mlp.fc2", LINEAR),
-            layers=track.layers,
-        )
-    return rows
+            *_mlp(f"{our}mlp", f"{their}mlp"),
+        ]
+        if attention == "cross_attn":
+            modules += [(f"{our}norm_context", f"{their}norm_context", NORM)]
+        table += rows(modules, config.layers)
+    return table
 
 
-def _block(ours: str, theirs: str, layers: int) -> list[Tensor]:
-    """Of a `Block` without norms of q and k."""
-    scales = [(f"{ours}scale{i}", f"{theirs}ls{i}.gamma", SAME) for i in (1, 2)]
-    return _leaves(*scales, layers=layers) + _rows(
+def _blocks(ours: str, theirs: str, layers: int) -> tuple[Tensor, ...]:
+    """Of `Block`, without the norms of queries and keys that some have."""
+    modules = (
         (f"{ours}norm1", f"{theirs}norm1", NORM),
         (f"{ours}attention", f"{theirs}attn", QKV),
         (f"{ours}attention/out", f"{theirs}attn.proj", LINEAR),
+        (f"{ours}scale1", f"{theirs}ls1", SCALE),
         (f"{ours}norm2", f"{theirs}norm2", NORM),
-        (f"{ours}mlp/in", f"{theirs}mlp.fc1", LINEAR),
-        (f"{ours}mlp/out", f"{theirs}mlp.fc2", LINEAR),
-        layers=layers,
+        *_mlp(f"{ours}mlp", f"{theirs}mlp"),
+        (f"{ours}scale2", f"{theirs}ls2", SCALE),
     )
+    return rows(modules, layers)
 
 
-def _look(ours: str, theirs: str):
-    """Of torch's own multi-head attention."""
+def _attention(ours: str, theirs: str):
+    """Of PyTorch's own multi-head attention."""
     return (ours, theirs, IN_PROJ), (f"{ours}/out", f"{theirs}.out_proj", LINEAR)
 
 
-def _rows(*modules, layers: int = 0) -> list[Tensor]:
-    return [
-        Tensor(ours + our_leaf, theirs + their_leaf, layout, layers)
-        for ours, theirs, kind in modules
-        for our_leaf, their_leaf, layout in kind
-    ]
-
-
-def _leaves(*leaves, layers: int = 0) -> list[Tensor]:
-    return [Tensor(ours, theirs, layout, layers) for ours, theirs, layout in leaves]
+def _mlp(ours: str, theirs: str):
+    return (f"{ours}/in", f"{theirs}.fc1", LINEAR), (f"{ours}/out", f"{theirs}.fc2", LINEAR)
