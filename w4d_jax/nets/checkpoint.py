@@ -107,11 +107,20 @@ def from_entry(kind: type, entry: Any, name) -> Any:
     """The inverse of `as_entry`; InputError for what the dataclass does not take."""
     try:
         hints = typing.get_type_hints(kind)
-        return kind(
-            **{key: _built(hints[key], value, name) for key, value in entry.items()}
-        )
+        built = {key: _built(hints[key], value, name) for key, value in entry.items()}
+        config = kind(**built)
     except (TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{name}: not the sizes of a {kind.__name__} ({error})") from error
+    check_sizes(config, name)
+    return config
+
+
+def check_sizes(config, name) -> None:
+    """InputError for a size that is no whole number, or that no network has."""
+    for field in dataclasses.fields(config):
+        size = getattr(config, field.name)
+        if field.type is int and not (type(size) is int and 0 <= size < 2**20):
+            raise InputError(f"{name}: {field.name}={size!r}, need a whole number < 2**20")
 
 
 def _plain(value):

@@ -71,8 +71,14 @@ def clip_from_torch(
     Wan2.1's own. InputError for anything else."""
     if any(name.startswith("visual.") for name in tensors):
         return from_torch(clip(config, "visual.", original=True), visual_half(tensors))
-    prefixed = any(name.startswith("vision_model.") for name in tensors)
-    return from_torch(clip(config, "vision_model." if prefixed else ""), tensors)
+    return from_torch(clip(config), prefixed(tensors))
+
+
+def prefixed(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """A file of transformers in the names of the published ones."""
+    if any(name.startswith("vision_model.") for name in tensors):
+        return dict(tensors)
+    return {f"vision_model.{name}": tensor for name, tensor in tensors.items()}
 
 
 def visual_half(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -33,6 +33,11 @@ class Lazy:
             yield self[()]
 
 
+def held(x) -> Lazy:
+    """An array in memory."""
+    return Lazy(x.shape, x.dtype, lambda index: x[index])
+
+
 def stack(
     layers: int, shape: tuple[int, ...], dtype: np.dtype, layer: Callable[[int], np.ndarray]
 ) -> Lazy:

@@ -27,6 +27,15 @@ class Trained(NamedTuple):
 
 def load_trained(workdir) -> Trained:
     """The newest checkpoint of a workdir, on one device; optimiser state is not read."""
+    found = load_averaged(workdir)
+    # Checkpoints hold what trains. The rest is what the run's seed drew and files hold.
+    key, task = jax.random.key(found.config.seed), found.task
+    frozen = task.load(jax.jit(lambda key: task.init(key)[1])(key))
+    return found._replace(frozen=frozen)
+
+
+def load_averaged(workdir) -> Trained:
+    """The same without what does not train."""
     workdir = Path(workdir)
     config: Any = read_config(workdir)
     task = build(config)
@@ -46,6 +55,4 @@ def load_trained(workdir) -> Trained:
     if restored is None:
         raise InputError(f"checkpoint {workdir}: holds no checkpoint yet; train longer")
     step, state = restored
-    # Checkpoints hold what trains. The rest is what the run's seed drew and files hold.
-    frozen = task.load(jax.jit(lambda key: task.init(key)[1])(key))
-    return Trained(config, task, state.ema, frozen, step)
+    return Trained(config, task, state.ema, None, step)
