@@ -1,16 +1,26 @@
-"""The networks beside the public classes of diffusers and transformers, at random weights.
+"""The networks beside the public classes of diffusers and transformers, at random weights;
+and files of weights between them, there and back.
 
 Golden files hold the same comparison at one size; here are other sizes, in one module,
 because importing the libraries takes longer than running them.
 """
 
+import importlib.util
+from pathlib import Path
+
 import diffusers
 import jax
 import numpy as np
+import peft
 import pytest
 import torch
 import transformers
+from diffusers.loaders.single_file_utils import (
+    convert_wan_transformer_to_diffusers,
+    convert_wan_vae_to_diffusers,
+)
 from golden import close, jit, last
+from safetensors.torch import load_file, save_file
 from vocabulary import write_vocabulary
 
 from w4d_jax.data.tokens import load_tokenizer
@@ -18,10 +28,12 @@ from w4d_jax.nets import clip, dit, text, vae
 from w4d_jax.nets.clip_image import cropped, squeezed
 from w4d_jax.nets.clip_names import clip_from_torch
 from w4d_jax.nets.text_names import text as text_table
+from w4d_jax.nets.torch_zip import open_torch
 from w4d_jax.nets.vae_names import vae as vae_table
 from w4d_jax.nets.wan_names import wan
 from w4d_jax.nets.weights import from_torch
 from w4d_jax.sample.solver import integrate, unipc, unipc_schedule
+from w4d_jax.types import InputError
 
 
 @pytest.fixture(autouse=True)
@@ -213,3 +225,135 @@ def test_tokens(tmp_path):
         ids, mask = load_tokenizer(tmp_path / name)(texts, 24)
         np.testing.assert_array_equal(ids, wanted["input_ids"])
         np.testing.assert_array_equal(mask, wanted["attention_mask"])
+
+
+# ------ files
+
+TOOL = Path(__file__).parents[1] / "tools" / "convert.py"
+SPEC = importlib.util.spec_from_file_location("convert", TOOL)
+convert = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(convert)
+
+
+def through_ours(kind: str, source: Path, *arguments) -> Path:
+    """Imports what a library saved, and exports it again."""
+    ours, back = (source.with_name(f"{source.name}_{x}") for x in ("ours", "back"))
+    assert convert.main(["import", "--kind", kind, str(source), str(ours)]) == 0
+    assert convert.main(["export", "--kind", kind, str(ours), str(back), *arguments]) == 0
+    return back
+
+
+def equal(ours, theirs) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        assert torch.equal(ours[name], tensor), name
+
+
+def test_files_of_the_video_transformer_and_its_adapter(tmp_path):
+    """Shards; Wan2.1's names; PEFT's pairs apart and merged, with 4DNeX's bare tensor."""
+    model, _ = drawn(
+        diffusers.WanTransformer3DModel(
+            num_attention_heads=2, attention_head_dim=12, in_channels=36, out_channels=16,
+            text_dim=10, freq_dim=16, ffn_dim=20, num_layers=2, image_dim=14,
+            added_kv_proj_dim=24,
+        )
+    )  # fmt: skip
+    inputs = {
+        "hidden_states": torch.tensor(noise(1, 36, 2, 4, 4)),
+        "timestep": torch.tensor([321.5]),
+        "encoder_hidden_states": torch.tensor(noise(1, 512, 10)),
+        "encoder_hidden_states_image": torch.tensor(noise(1, 5, 14)),
+    }
+    model.save_pretrained(tmp_path / "wan", max_shard_size="20KB")
+    assert len(list((tmp_path / "wan").glob("*.safetensors"))) > 2
+    again = diffusers.WanTransformer3DModel.from_pretrained(
+        through_ours("wan", tmp_path / "wan")
+    )
+    equal(again.state_dict(), model.state_dict())
+    plain = model(**inputs).sample
+    assert torch.equal(again(**inputs).sample, plain)
+
+    base, own = str(tmp_path / "wan_ours"), tmp_path / "own"
+    assert convert.main(["export", "--kind", "wan-original", base, str(own)]) == 0
+    renamed = convert_wan_transformer_to_diffusers(load_file(*own.glob("*.safetensors")))
+    equal(renamed, model.state_dict())
+
+    config = peft.LoraConfig(
+        r=4, lora_alpha=2, target_modules=["to_q", "to_k", "to_v", "to_out.0"],
+        init_lora_weights=False,
+    )  # fmt: skip
+    model.add_adapter(config)
+    adapted = model(**inputs).sample
+    assert (adapted - plain).abs().max() > 1e-2
+    pairs = peft.get_peft_model_state_dict(model, adapter_name="default")
+    (tmp_path / "nex").mkdir()
+    save_file(
+        {f"transformer.{name}": x.contiguous() for name, x in pairs.items()},
+        tmp_path / "nex" / "pytorch_lora_weights.safetensors",
+    )
+    torch.save(torch.ones(2, 24), tmp_path / "nex" / "learnable_domain_embeddings.pt")
+    merged = tmp_path / "merged"
+    there = ["export", "--kind", "4dnex", "--base", base, str(tmp_path / "nex_ours")]
+    back = through_ours("4dnex", tmp_path / "nex")
+    assert convert.main([*there, str(merged)]) == 0
+    domain = torch.load(back / "learnable_domain_embeddings.pt", weights_only=True)
+    assert torch.equal(domain, torch.ones(2, 24))
+    again.load_lora_adapter(load_file(back / "pytorch_lora_weights.safetensors"))
+    again.set_adapters(["default_0"], [0.5])  # alpha / rank, which the file does not say
+    assert (again(**inputs).sample - adapted).abs().max() < 1e-5
+    whole = type(model).from_pretrained(merged / "transformer")
+    assert (whole(**inputs).sample - adapted).abs().max() < 1e-5
+
+
+def test_files_of_the_video_autoencoder(tmp_path):
+    model, _ = drawn(diffusers.AutoencoderKLWan(base_dim=4))
+    model.save_pretrained(tmp_path / "vae")
+    again = diffusers.AutoencoderKLWan.from_pretrained(
+        through_ours("vae", tmp_path / "vae")
+    )
+    equal(again.state_dict(), model.state_dict())
+    own = ["export", "--kind", "vae-original", str(tmp_path / "vae_ours")]
+    assert convert.main([*own, str(tmp_path / "own")]) == 0
+    file = torch.load(tmp_path / "own" / "Wan2.1_VAE.pth", weights_only=True)
+    equal(convert_wan_vae_to_diffusers(file), model.state_dict())
+
+
+@pytest.mark.parametrize("kind", ["umt5", "clip"])
+def test_files_of_the_encoders(kind, tmp_path):
+    if kind == "umt5":
+        config = transformers.UMT5Config(
+            vocab_size=40, d_model=12, d_kv=5, d_ff=14, num_layers=2, num_heads=2,
+            feed_forward_proj="gated-gelu",
+        )  # fmt: skip
+        model, _ = drawn(transformers.UMT5EncoderModel(config))
+        given = torch.arange(12).reshape(2, 6)
+    else:
+        config = transformers.CLIPVisionConfig(
+            hidden_size=12, intermediate_size=20, num_hidden_layers=3, patch_size=2,
+            num_attention_heads=2, image_size=6, hidden_act="gelu",
+        )  # fmt: skip
+        model, _ = drawn(transformers.CLIPVisionModel(config))
+        given = torch.tensor(noise(2, 3, 6, 6))
+    model.save_pretrained(tmp_path / kind)
+    again = type(model).from_pretrained(through_ours(kind, tmp_path / kind)).eval()
+    assert torch.equal(again(given).last_hidden_state, model(given).last_hidden_state)
+
+
+def test_archives_that_torch_saves(tmp_path):
+    """Views, shared storages, parameters, half precision, weights beside other things."""
+    path, whole = tmp_path / "a.pt", torch.arange(48.0).reshape(6, 8)
+    views = {"a": whole.T[1:5, ::2], "b": whole[3], "c": whole[3, 3], "d": whole[:0]}
+    for saved in (
+        views,
+        {"epoch": 3, "model": views, "optimizer": {"state": {0: {"step": whole}}}},
+        {name: torch.nn.Parameter(x) for name, x in views.items()},
+        {name: x.bfloat16() for name, x in views.items()},
+    ):
+        torch.save(saved, path)
+        found = open_torch(path)
+        assert found.keys() == views.keys()
+        for name, x in views.items():
+            np.testing.assert_array_equal(np.asarray(found[name], np.float32), x)
+    torch.save(views, path, _use_new_zipfile_serialization=False)
+    with pytest.raises(InputError, match=r"version 1\.6"):
+        open_torch(path)
