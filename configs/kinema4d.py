@@ -151,9 +151,11 @@ def calvin() -> ConfigDict:
 def wan_14b() -> ConfigDict:
     """The paper: low-rank pairs on Wan2.1-I2V-14B, 49 frames of 480x720, robot pointmap.
 
-    It needs codec.wan.weights, the video autoencoder in diffusers' names ("" draws it at
-    random: for tests only), and batches with "image", CLIP tokens of the first image. The
-    base is drawn from the seed as well: reading Wan2.1's own is not wired up yet.
+    It needs codec.wan.weights, the video autoencoder in diffusers' names, and
+    image.clip.weights, the image encoder in transformers' ("" draws them at random: for
+    tests only). data.encoded.train is a folder of tools/encode.py, if any: training then
+    runs neither of them. The base is drawn from the seed as well: reading Wan2.1's own is
+    not wired up yet.
     """
     return ConfigDict(
         {
@@ -169,12 +171,16 @@ def wan_14b() -> ConfigDict:
             "mesh": {"data": 1, "fsdp": -1, "seq": 1, "tensor": 1},
             "data": {
                 "store": {"train": "", "test": ""},
+                "encoded": {"train": ""},
                 "view": "front",
                 "frames": 49,
                 "height": 480,
                 "width": 720,
             },
             "codec": {"wan": {"weights": "", "base": 96, "dtype": "bfloat16", "chunk": 1}},
+            "image": {
+                "clip": {"weights": "", "dtype": "bfloat16", "param_dtype": "bfloat16"}
+            },
             "model": {
                 "dit": {
                     "width": 5120,
@@ -240,4 +246,5 @@ def wan_1b() -> ConfigDict:
     config = wan_14b_full()
     config.name = "kinema4d-1b"
     config.model.dit.update(width=1536, heads=12, layers=30, ffn=8960, image_dim=0)
+    config.image = ConfigDict()
     return config

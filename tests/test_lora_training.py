@@ -244,16 +244,14 @@ def test_an_unknown_codec(home):
 # ------ full size
 
 
-def shapes_of(config, image=True):
+def shapes_of(config):
     """A batch of one, of nothing but shapes."""
     T, H, W = (config.data[key] for key in ("frames", "height", "width"))
     sizes = {"depth": (T, H, W), "robot_depth": (T, H, W), "K": (3, 3), "scale": ()}
-    sizes |= {"cam_from_world": (T, 4, 4), "center": (3,), "image": (257, 1280)}
+    sizes |= {"cam_from_world": (T, 4, 4), "center": (3,)}
     batch = {k: jax.ShapeDtypeStruct((1, *v), "float32") for k, v in sizes.items()}
     for name in ("rgb", "robot_rgb"):
         batch[name] = jax.ShapeDtypeStruct((1, T, H, W, 3), "uint8")
-    if not image:
-        batch.pop("image")
     return batch
 
 
@@ -262,7 +260,7 @@ def test_full_size_traces(preset):
     config = full(preset)
     task = build(config)
     params, frozen = jax.eval_shape(task.init, KEY)
-    batch = shapes_of(config, image=preset == "14b")
+    batch = shapes_of(config)
     loss, _ = jax.eval_shape(task.loss, params, frozen, batch, KEY)
     assert loss.shape == () and loss.dtype == jnp.float32
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(params))
@@ -278,12 +276,14 @@ def test_what_the_paper_trains():
         # All of Wan but its text embedder, which this model has no use for.
         assert count(frozen["model"]) == 16_394_878_784 - 47_196_160
     assert count(frozen["codec"]) == 126_892_531
+    assert count(frozen["image"]) == 630_766_080
 
 
 def test_image_tokens_are_asked_for():
     config = full("14b")
+    with config.unlocked():
+        config.image = {}
     task = build(config)
     params, frozen = jax.eval_shape(task.init, KEY)
-    batch = shapes_of(config, image=False)
-    with pytest.raises(InputError, match=r"image tokens none, need 'image' f\[B,257"):
-        jax.eval_shape(task.loss, params, frozen, batch, KEY)
+    with pytest.raises(InputError, match=r"no image tokens, model\.dit\.image_dim=1280"):
+        jax.eval_shape(task.loss, params, frozen, shapes_of(config), KEY)

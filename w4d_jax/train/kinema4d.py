@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from w4d_jax.kin.camera import ground_depth
 from w4d_jax.kin.control import Normaliser, control_signal, scene_pointmap
 from w4d_jax.nets import condition as given
+from w4d_jax.nets.clip import ImageEncoder
 from w4d_jax.nets.codec import Codec
 from w4d_jax.nets.condition import unit
 from w4d_jax.nets.dit import DiTConfig
@@ -23,6 +24,7 @@ from w4d_jax.train import flow
 from w4d_jax.train.codec import build_codec, load_codec
 from w4d_jax.train.config import filled
 from w4d_jax.train.denoise import FlowConfig, Net, SamplerConfig, draw, field, losses
+from w4d_jax.train.image_encoder import build_image_encoder, load_image_encoder
 from w4d_jax.train.lora import LoraConfig
 from w4d_jax.types import InputError
 
@@ -85,13 +87,19 @@ class ConditionConfig:
 class Kinema4DTask:
     """The method at one size: configs, codec and network in; pure functions out.
 
-    frozen is {"codec": the codec with its weights, "model": the leaves of the network that
-    do not train}: an argument of jitted functions, so that no program holds weights.
+    frozen is {"codec": the codec with its weights, "image": the image encoder with its, or
+    None, "model": the leaves of the network that do not train}: an argument of jitted
+    functions, so that no program holds weights.
+
+    A batch is of clips (data/pipeline.py) or of encoded ones (data/encoded.py), which the
+    loss takes without running codec or image encoder.
     """
 
     net: Kinema4D
     codec: Codec
     codec_file: str  # its weights; "" leaves those that `init` draws
+    image: ImageEncoder | None  # for a network that looks at image tokens
+    image_file: str
     lora: LoraConfig
     flow: RobotFlowConfig
     condition: ConditionConfig
@@ -112,15 +120,22 @@ class Kinema4DTask:
         variables = self.net.init(key, noisy, condition, robot, jnp.zeros(1), image)
         adapted = variables["params"], LORA_TARGETS, ADDED
         params, rest = self.lora.divide(key, *adapted)
-        return params, {"codec": self.codec.init(key), "model": rest}
+        return params, self.draw_coders(key) | {"model": rest}
+
+    def draw_coders(self, key):
+        """What stands before the denoiser, its weights drawn: a part of `frozen`."""
+        image = None if self.image is None else self.image.init(key)
+        return {"codec": self.codec.init(key), "image": image}
 
     def load(self, frozen):
         """`frozen` with what lies in files in place of what was drawn; not to be jitted."""
-        return frozen | {"codec": load_codec(self.codec_file, frozen["codec"])}
+        codec = load_codec(self.codec_file, frozen["codec"])
+        image = load_image_encoder(self.image_file, frozen["image"])
+        return frozen | {"codec": codec, "image": image}
 
     def bound(self, frozen) -> "Kinema4DTask":
-        """The task with its codec's weights in place."""
-        return dataclasses.replace(self, codec=frozen["codec"])
+        """The task with the weights of codec and image encoder in place."""
+        return dataclasses.replace(self, codec=frozen["codec"], image=frozen["image"])
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -179,11 +194,31 @@ class Kinema4DTask:
 
     # ------ between arrays and latents
 
+    def encodings(self, batch):
+        """What codec and image encoder make of a clip, by the names of data/encoded.py."""
+        image = self.image_tokens(batch)
+        return {
+            **self.future(batch),
+            **self.told(batch),
+            "robot_cells": self.cells(batch) > 0,
+            **({} if image is None else {"image": image}),
+        }
+
     def encode(self, batch):
         """The clip itself, as it is learned: f32[B,t,h,2w,C]."""
+        made = self.future(batch)
+        pair = [made["rgb_latent"], made["pointmap_latent"]]
+        return self.scaled(jnp.concatenate(pair, axis=3))
+
+    def future(self, batch):
+        """The clip's own latents, f32[B,t,h,w,C] each."""
+        if "rgb_latent" in batch:
+            return latents_of(batch)
         points = jax.vmap(scene_pointmap)(batch["depth"], batch["K"], normalisers(batch))
-        latents = [self.codec.encode(x) for x in (unit(batch["rgb"]), points)]
-        return self.scaled(jnp.concatenate(latents, axis=3))
+        return {
+            "rgb_latent": self.codec.encode(unit(batch["rgb"])),
+            "pointmap_latent": self.codec.encode(points),
+        }
 
     def scaled(self, latent):
         c = self.condition
@@ -201,50 +236,74 @@ class Kinema4DTask:
 
     def known(self, batch) -> Known:
         """From the first image (batch["rgb"][:, 0]), the camera and the robot alone."""
-        M, act = self.codec.stride[0], self.net.config.variant == "act"
-        norms = normalisers(batch)
-        points, seen = jax.vmap(control_signal)(batch["robot_depth"], batch["K"], norms)
-        robot = (
-            self.codec.encode(points) - self.condition.robot_mean
-        ) / self.condition.robot_std
-        cells = given.mask_channels(given.latent_mask(seen, self.codec.stride), M)
-        robot = jnp.concatenate([cells, robot], -1)
-        rgb = unit(batch["robot_rgb"])
-        if act:
-            left = jnp.concatenate([cells, self.codec.encode(rgb)], -1)
+        told, M = self.told(batch), self.codec.stride[0]
+        cells = given.mask_channels(self.cells(batch), M)
+        robot = told["robot_pointmap_latent"] - self.condition.robot_mean
+        robot = jnp.concatenate([cells, robot / self.condition.robot_std], -1)
+        if "robot_rgb_latent" in told:
+            left = jnp.concatenate([cells, told["robot_rgb_latent"]], -1)
             robot = jnp.concatenate([left, robot], axis=3)
+        mask = jnp.asarray(given.first_frame_mask(self.grid, M))
+        mask = jnp.broadcast_to(mask, (len(cells), *mask.shape))
+        blind = told.get("blind_latent", told["condition_latent"])
+        condition, blind = (
+            jnp.concatenate([mask, latent], -1)
+            for latent in (told["condition_latent"], blind)
+        )
+        return Known(condition, robot, blind, self.image_tokens(batch))
 
+    def told(self, batch):
+        """The latents of what is known, f32[B,t,h,w or 2w,C] each."""
+        if "condition_latent" in batch:
+            return latents_of(batch)
+        norms, act = normalisers(batch), self.net.config.variant == "act"
+        points, seen = jax.vmap(control_signal)(batch["robot_depth"], batch["K"], norms)
+        rgb = unit(batch["robot_rgb"])
+        latents = {"robot_pointmap_latent": self.codec.encode(points)}
+        if act:
+            latents["robot_rgb_latent"] = self.codec.encode(rgb)
         fill = given.then_grey if self.condition.fill == "grey" else given.held
         first = unit(batch["rgb"][:, 0]), self.geometry(batch, norms)
-        videos = [fill(x, self.frames) for x in first]
-        mask = jnp.asarray(given.first_frame_mask(self.grid, M))
-        mask = jnp.broadcast_to(mask, (len(points), *mask.shape))
-        blind = condition = jnp.concatenate([mask, self.codec.encode_pair(*videos)], -1)
+        colours, ground = (fill(x, self.frames) for x in first)
+        latents["condition_latent"] = self.codec.encode_pair(colours, ground)
         if self.condition.fill == "drawn":
-            colours, ground = videos
+            latents["blind_latent"] = latents["condition_latent"]
             colours = uncover(colours, seen)
             if act:
                 colours = colours.at[:, 1:].set(over(seen, rgb, colours)[:, 1:])
             drawn = self.codec.encode_pair(colours, over(seen, points, ground))
-            condition = jnp.concatenate([mask, drawn], -1)
-        return Known(condition, robot, blind, self.image_tokens(batch))
+            latents["condition_latent"] = drawn
+        return latents
 
     def image_tokens(self, batch):
-        """batch["image"] f[B,I,image_dim], for a network that looks at such tokens."""
+        """Of the first image, f32[B,I,image_dim], for a network that looks at them."""
         width = self.net.config.dit.image_dim
         if not width:
             return None
-        if "image" not in batch or batch["image"].shape[-1] != width:
-            have = batch["image"].shape if "image" in batch else "none"
+        if "image" in batch:
+            image = batch["image"].astype(jnp.float32)
+        elif self.image is None:
             raise InputError(
-                f"batch: image tokens {have}, need 'image' f[B,257,{width}] (CLIP of the "
-                f"first image) for model.dit.image_dim={width}; give them or set it to 0"
+                f"batch: no image tokens, model.dit.image_dim={width} looks at them; name "
+                "an image encoder in config.image, or give the batch an 'image'"
             )
-        return batch["image"]
+        else:
+            image = self.image(batch["rgb"][:, 0])
+        if image.shape[-1] != width:
+            raise InputError(
+                f"image tokens {image.shape}: need model.dit.image_dim={width} channels"
+            )
+        return image
+
+    def cells(self, batch):
+        """Which latent cells show the robot, f32[B,t,h,w]."""
+        if "robot_cells" in batch:
+            return batch["robot_cells"].astype(jnp.float32)
+        return given.latent_mask(batch["robot_depth"] > 0, self.codec.stride)
 
     def robot_cells(self, batch):
-        """Where the robot is in both halves of the joint latent, f32[B,t,h,2w,1]."""
-        cells = given.latent_mask(batch["robot_depth"] > 0, self.codec.stride)
+        """The same in both halves of the joint latent, f32[B,t,h,2w,1]."""
+        cells = self.cells(batch)
         return jnp.concatenate([cells, cells], axis=3)[..., None]
 
     def geometry(self, batch, norms: Normaliser):
@@ -257,6 +316,12 @@ class Kinema4DTask:
             batch["K"], batch["cam_from_world"][:, 0], norms.center[:, 2] + norms.scale
         )
         return jax.vmap(scene_pointmap)(depth, batch["K"], norms)
+
+
+def latents_of(batch):
+    """The latents of encoded clips, in float32 whatever they are stored in."""
+    latents = {name: x for name, x in batch.items() if name.endswith("_latent")}
+    return jax.tree.map(lambda x: x.astype(jnp.float32), latents)
 
 
 def over(seen, x, behind):
@@ -287,6 +352,7 @@ def build(config) -> Kinema4DTask:
     """The task of a config."""
     data, model = config["data"], dict(config["model"])
     codec, codec_file = build_codec(config["codec"])
+    image, image_file = build_image_encoder(config.get("image", {}))
     C, M = codec.channels, codec.stride[0]
     t, h, w = latent_shape(data["frames"], data["height"], data["width"], codec.stride)
     side = model["robot_patch"]
@@ -304,6 +370,8 @@ def build(config) -> Kinema4DTask:
         net,
         codec,
         codec_file,
+        image,
+        image_file,
         filled(LoraConfig, config["lora"], "lora"),
         filled(RobotFlowConfig, config["flow"], "flow"),
         filled(ConditionConfig, config["condition"], "condition"),

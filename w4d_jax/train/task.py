@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from w4d_jax.data.encoded import EncodedSource
 from w4d_jax.data.pipeline import Samples, check_sizes, names
 from w4d_jax.data.skip import SkipBad
 from w4d_jax.data.source import open_source
 from w4d_jax.sample.preview import image
 from w4d_jax.train import kinema4d
+from w4d_jax.train.encode import settings
 
 
 class Task(NamedTuple):
@@ -30,6 +32,9 @@ def build(config) -> Task:
     def items(split):
         size = data["frames"], data["height"], data["width"]
         check_sizes(*size)
+        encoded = data.get("encoded", {}).get(split)
+        if encoded:
+            return SkipBad(EncodedSource(encoded, settings(config)), 0.0)
         return SkipBad(Samples(open_source(data, split), names(data["view"]), *size), 0.0)
 
     def columns(batch, video):

@@ -1,0 +1,92 @@
+"""Runs the video autoencoder and the image encoder over all clips of a config, once.
+
+    python tools/encode.py --config configs/kinema4d.py:14b --config.data.store.train=DIR \\
+        --config.codec.wan.weights=FILE --config.image.clip.weights=FILE --out ENCODED
+    python -m w4d_jax.train ... --config.data.encoded.train=ENCODED
+
+Training on ENCODED gives the losses of training on the clips. Several hosts share the work
+with --host 0 --hosts 4 and so on, or by themselves where jax.distributed knows them; each
+spreads its batches over its own devices. What was stopped goes on where it was, and what is
+complete is left as it is.
+"""
+
+import argparse
+import sys
+
+import jax
+from tqdm import tqdm
+
+from w4d_jax.data.pipeline import check_sizes
+from w4d_jax.train.__main__ import assignments
+from w4d_jax.train.config import load_config, override
+from w4d_jax.train.encode import encode
+from w4d_jax.types import InputError
+
+
+def main(arguments=None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", required=True, metavar="FILE.py[:preset]")
+    parser.add_argument("--split", default="train", choices=("train", "validation", "test"))
+    parser.add_argument("--out", required=True, metavar="DIR")
+    parser.add_argument("--host", type=int, help="this host, from 0")
+    parser.add_argument("--hosts", type=int, help="how many there are")
+    parser.add_argument(
+        "--batch", type=int, help="items at a time on this host (default: one a device)"
+    )
+    parser.add_argument("--dtype", default="float16", choices=("float16", "float32"))
+    parser.add_argument("--shard-clips", type=int, default=64, help="clips in a file")
+    args, rest = parser.parse_known_args(arguments)
+    changes = list(assignments(rest, parser))
+    try:
+        config = load_config(args.config)
+        for key, text in changes:
+            override(config, key, text)
+        run(config, args)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(config, args) -> None:
+    host = jax.process_index() if args.host is None else args.host
+    hosts = jax.process_count() if args.hosts is None else args.hosts
+
+    def progress(todo: range):
+        return tqdm(todo, initial=todo.start, total=todo.stop, unit="clip")
+
+    made = encode(
+        config,
+        args.split,
+        args.out,
+        host=host,
+        hosts=hosts,
+        batch=args.batch,
+        dtype=args.dtype,
+        shard_clips=args.shard_clips,
+        progress=progress,
+    )
+    size = sum(file.stat().st_size for file in made.path.iterdir())
+    data = config.data
+    theirs = reference_bytes(data.frames, data.height, data.width)
+    print(
+        f"{made.path}: {len(made):,} clips, {size / len(made):,.0f} bytes a clip on disk; "
+        f"the reference keeps {theirs:,} for clips of this size, and encodes the condition "
+        "anew at every step"
+    )
+
+
+def reference_bytes(frames: int, height: int, width: int) -> int:
+    """What Kinema4D's authors store of a clip beside its four videos: their latents and the
+    image tokens in float16, the robot's mask in bytes at full resolution."""
+    check_sizes(frames, height, width)
+    latent = (1 + (frames - 1) // 4) * (height // 8) * (width // 8) * 16
+    return 2 * (4 * latent + 257 * 1280) + frames * height * width
+
+
+if __name__ == "__main__":
+    sys.exit(main())
