@@ -41,7 +41,7 @@ def main():
     ):
         config.condition.update({"fill": fill, "geometry": geometry})
         task = build(config)
-        frozen = {"codec": task.codec.init(jax.random.key(0))}
+        frozen = task.draw_coders(jax.random.key(0))
         guess = jax.jit(task.guess)(frozen, batch)
         rgb, points = (rms(a - b) for a, b in zip(guess, truth, strict=True))
         print(f"| {fill} | {geometry} | {rgb:.4f} | {points:.4f} |")

@@ -34,8 +34,8 @@ def drawn():
     config.data.update(dict(zip(("frames", "height", "width"), SIZE, strict=True)))
     config.model.robot_patch = 2
     task = build(config)
-    guess = jax.jit(task.guess)
-    return lambda batch, chunk: guess({"codec": task.codec}, batch)
+    guess, coders = jax.jit(task.guess), task.draw_coders(jax.random.key(0))
+    return lambda batch, chunk: guess(coders, batch)
 
 
 def test_a_long_motion_has_no_seams():
