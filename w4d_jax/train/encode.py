@@ -5,7 +5,7 @@ shares nothing with the others but the folder.
 """
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -77,8 +77,9 @@ def encode(
     if place.exists():
         return _same(place, of)
     run, batch = encoder(config, batch, dtype)
-    items = Encodings(Part(samples, mine), run, batch)
-    write(place, items, label=of, shard_clips=shard_clips, progress=progress, pack=pack)
+    with ThreadPoolExecutor(1) as reader:
+        items = Encodings(Part(samples, mine), run, batch, reader)
+        write(place, items, label=of, shard_clips=shard_clips, progress=progress, pack=pack)
     return _same(place, of)
 
 
@@ -109,12 +110,12 @@ def encoder(config, batch: int | None, dtype: str) -> tuple[Callable, int]:
 
 class Encodings:
     """Items as data/encoded.py packs them, for `data/store.py:write`, which asks for one
-    after the other: computed a batch at a time while the next batch is read."""
+    after the other: computed a batch at a time while `reader` reads the next."""
 
-    def __init__(self, items, run: Callable, batch: int):
+    def __init__(self, items, run: Callable, batch: int, reader: Executor):
         self._items, self._run, self._batch = items, run, batch
         self._made: dict[int, Encoded] = {}
-        self._reader = ThreadPoolExecutor(1)
+        self._reader = reader
         self._read = range(0), self._fetch(range(0))  # what is read ahead
 
     def __len__(self) -> int:
