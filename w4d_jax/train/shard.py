@@ -25,6 +25,8 @@ RULES = (
     (r"codec/.*", ()),  # whole: convolutions are cut by rows of the video
     (r"blocks/.*(q|k|v|k_image|v_image|ffn_in)/kernel", (STORED, "tensor")),
     (r"blocks/.*(o|ffn_out)/kernel", ("tensor", STORED)),
+    (r"blocks/.*(attention|mlp/in)/kernel", (STORED, "tensor")),  # nets/vggt
+    (r"blocks/.*(attention|mlp)/out/kernel", ("tensor", STORED)),
 )
 SMALL = 2**14  # leaves of fewer elements go whole to every device
 

@@ -76,7 +76,7 @@ class Pair(nn.Module):
         x = layout.tokens(rearrange(x, "b v p c -> (b v) p c"))
         within = Block(self.config.block, name="frame")(x, phases)
         x = layout.tokens(rearrange(within, "(b v) p c -> b (v p) c", v=V))
-        among = Block(self.config.block, name="global")(x, np.tile(phases, (1, V, 1)))
+        among = Block(self.config.block, name="global")(x, jnp.tile(phases, (1, V, 1)))
         return jnp.concatenate(
             [within.reshape(B, V, -1, x.shape[-1]), among.reshape(B, V, -1, x.shape[-1])],
             -1,

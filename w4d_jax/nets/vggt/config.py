@@ -55,6 +55,11 @@ class DenseConfig:
 
     def __post_init__(self):
         object.__setattr__(self, "channels", tuple(self.channels))
+        if self.features % 8 or any(n % 4 for n in self.channels):
+            raise InputError(
+                f"features={self.features}, channels={self.channels}: need multiples of 8 "
+                "and of 4, for sines and cosines of two directions"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
