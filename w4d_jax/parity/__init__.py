@@ -10,6 +10,7 @@ from pathlib import Path
 
 from w4d_jax.parity import (
     clip_vision,
+    condition,
     kinema4d,
     lora,
     losses,
@@ -27,6 +28,7 @@ from w4d_jax.parity.check import Check
 
 CHECKS: dict[str, Callable[[Path], Iterator[Check]]] = {
     "clip_vision": clip_vision.checks,
+    "condition": condition.checks,
     # Whatever the backward pass keeps, the gradients are the same.
     "kinema4d_act": partial(kinema4d.checks, name="kinema4d_act"),
     "kinema4d_pm": partial(kinema4d.checks, name="kinema4d_pm", remat="attention"),
