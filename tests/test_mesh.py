@@ -106,11 +106,12 @@ def test_where_parameters_lie():
         assert cut(f"{above}blocks/self/q/kernel", 3, 512, 512) == (None, both, "tensor")
         assert cut(f"{above}blocks/ffn_out/kernel", 3, 64, 512) == (None, "tensor", both)
         # No rule: the longest axis, but never that of the layers.
-        assert cut(f"{above}blocks/modulation", 4096, 6, 512) == (None, None, both)
+        assert cut(f"{above}blocks/robot/kernel", 4096, 6, 512) == (None, None, both)
         assert cut(f"{above}patch/kernel", 1, 2, 2, 36, 512)[-1] == both
     assert cut("0/params/lora/dit/blocks/self/q/a", 3, 512, 64) == (None, both, None)
     assert cut("blocks/self/q/kernel", 3, 516, 511) == (None, "fsdp", None)  # what divides
     assert cut("head/out/bias", 64) == ()  # small: whole
+    assert not any(cut("blocks/self/q/bias", 40, 5120))
     assert not any(cut("codec/params/encoder/in/kernel", 3, 3, 3, 96, 384))
 
 

@@ -137,8 +137,9 @@ class DiT(nn.Module):
         B, t, h, w, D = tokens.shape
         length = t * h * w
         x = layout.tokens(layout.padded(tokens.reshape(B, length, D), 1))
-        phases = layout.padded(jnp.asarray(phases).reshape(2, length, -1), 1)
+        phases = layout.padded(phases.reshape(2, length, -1), 1)
         embedding, modulation = self.time(time)
+        modulation = layout.context(modulation)
         context = layout.context(context.astype(x.dtype))
         image = self.embed_image(image)
         x = self._run(x, length, modulation, phases, context, image)

@@ -9,7 +9,6 @@ mask; its patches are the context tokens of every cross-attention (arXiv 2603.16
 import dataclasses
 
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
 from w4d_jax.nets.dit import DiT, DiTConfig, wan_14b_i2v
@@ -142,11 +141,11 @@ class RobotTokens(nn.Module):
         return dit.linear(dit.width, "out", kernel_init=zeros)(x)
 
 
-def joint_rope(grid: tuple[int, int, int], config: Kinema4DConfig) -> np.ndarray:
+def joint_rope(grid: tuple[int, int, int], config: Kinema4DConfig):
     """Phases of the joint grid f32[2,t,h,W,K/2]: every modality has the same positions."""
     t, h, width = grid
     half = rope((t, h, width // config.modalities), config.dit.head_dim)
-    return np.concatenate([half] * config.modalities, axis=3)
+    return jnp.concatenate([half] * config.modalities, axis=3)
 
 
 def _check(config: Kinema4DConfig, noisy, condition, robot) -> None:

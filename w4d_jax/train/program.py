@@ -44,8 +44,9 @@ def program(config, devices=None) -> Program:
         params, frozen = task.init(key)
         return init_state(params, tx), frozen
 
+    key = jax.random.key(0)
     with jax.set_mesh(mesh):
-        shapes = jax.eval_shape(start, jax.random.key(0))
+        shapes = jax.eval_shape(start, key)
     placed = shardings(mesh, shapes)
     abstract = jax.tree.map(
         lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),

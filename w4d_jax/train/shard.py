@@ -23,6 +23,10 @@ STORED = ("fsdp", "seq")
 # makes heads or hidden units is cut along them by `tensor`, one that consumes them as well.
 RULES = (
     (r"codec/.*", ()),  # whole: convolutions are cut by rows of the video
+    (
+        r".*/(bias|scale|modulation)",
+        (),
+    ),  # whole: many small messages cost more than they save
     (r"blocks/.*(q|k|v|k_image|v_image|ffn_in)/kernel", (STORED, "tensor")),
     (r"blocks/.*(o|ffn_out)/kernel", ("tensor", STORED)),
     (r"blocks/.*(attention|mlp/in)/kernel", (STORED, "tensor")),  # nets/vggt
