@@ -26,6 +26,7 @@ from w4d_jax.train.config import filled
 from w4d_jax.train.denoise import FlowConfig, Net, SamplerConfig, draw, field, losses
 from w4d_jax.train.image_encoder import build_image_encoder, load_image_encoder
 from w4d_jax.train.lora import LoraConfig
+from w4d_jax.train.start import StartConfig
 from w4d_jax.types import InputError
 
 
@@ -100,6 +101,7 @@ class Kinema4DTask:
     codec_file: str  # its weights; "" leaves those that `init` draws
     image: ImageEncoder | None  # for a network that looks at image tokens
     image_file: str
+    start: StartConfig  # which weights of the network lie in files
     lora: LoraConfig
     flow: RobotFlowConfig
     condition: ConditionConfig
@@ -131,7 +133,14 @@ class Kinema4DTask:
         """`frozen` with what lies in files in place of what was drawn; not to be jitted."""
         codec = load_codec(self.codec_file, frozen["codec"])
         image = load_image_encoder(self.image_file, frozen["image"])
-        return frozen | {"codec": codec, "image": image}
+        loaded = {"codec": codec, "image": image}
+        if "model" in frozen:  # encoding clips does without
+            loaded["model"] = self.start.rest(self.net.config, frozen["model"])
+        return frozen | loaded
+
+    def begin(self, params):
+        """The same for `params`, where a run begins."""
+        return self.start.params(self.net.config, self.lora, params)
 
     def bound(self, frozen) -> "Kinema4DTask":
         """The task with the weights of codec and image encoder in place."""
@@ -364,6 +373,7 @@ def build(config) -> Kinema4DTask:
     latents = 3 if model.get("crossed") else 2  # noisy, condition, the other's condition
     channels = {"in_channels": latents * C + M, "out_channels": C}
     dit = filled(DiTConfig, {**model.pop("dit"), **channels}, "model.dit")
+    start = {name: model.pop(name) for name in ("base", "adapter") if name in model}
     joint = {"dit": dit, "mask_channels": M, "robot_grid": (t, h // side, w // side)}
     net = Kinema4D(filled(Kinema4DConfig, {**model, **joint}, "model"))
     return Kinema4DTask(
@@ -372,6 +382,7 @@ def build(config) -> Kinema4DTask:
         codec_file,
         image,
         image_file,
+        filled(StartConfig, start, "model"),
         filled(LoraConfig, config["lora"], "lora"),
         filled(RobotFlowConfig, config["flow"], "flow"),
         filled(ConditionConfig, config["condition"], "condition"),

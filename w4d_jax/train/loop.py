@@ -13,6 +13,7 @@ from w4d_jax.train.meter import Meter
 from w4d_jax.train.program import Program, program
 from w4d_jax.train.save import Checkpoints
 from w4d_jax.train.shard import repeated, table
+from w4d_jax.train.state import started
 from w4d_jax.train.workdir import check_same, claim
 from w4d_jax.types import InputError
 
@@ -42,7 +43,7 @@ def train(config, made: Program, workdir: Path) -> None:
     frozen = task.load(frozen)
     checkpoints = Checkpoints(workdir / "checkpoints", config.keep)
     resumed = checkpoints.restore(made.abstract[0], data)
-    first, state = resumed or (0, state)
+    first, state = resumed or (0, started(state, task.begin(state.params)))
 
     def preview(step):
         asked = jax.device_put(repeated(made.mesh, held_out), made.spread)

@@ -23,6 +23,13 @@ def init_state(params, tx: optax.GradientTransformation) -> TrainState:
     return TrainState(jnp.zeros((), jnp.int32), params, ema, tx.init(params))
 
 
+def started(state: TrainState, params) -> TrainState:
+    """A state at step 0 whose parameters are others than those it was made with."""
+    if params is state.params:
+        return state
+    return state._replace(params=params, ema=jax.tree.map(jnp.copy, params))
+
+
 def make_update(
     loss: Callable, tx: optax.GradientTransformation, ema_decay: float, accumulate: int = 1
 ) -> Callable:

@@ -17,6 +17,7 @@ class Task(NamedTuple):
 
     init: Callable  # key -> (params, frozen), random
     load: Callable  # frozen -> frozen with what lies in files; not to be jitted
+    begin: Callable  # params -> params with what lies in files, at step 0; likewise
     loss: Callable  # params, frozen, batch, key -> (f32[], metrics)
     sample: Callable  # params, frozen, batch, key -> a video, as its method has it
     guess: Callable  # frozen, batch -> the same, what is known without a network
@@ -40,5 +41,5 @@ def build(config) -> Task:
     def columns(batch, video):
         return [batch["rgb"], image(video.rgb), image(video.pointmap)]
 
-    parts = method.init, method.load, method.loss, method.sample, method.guess
-    return Task(*parts, items, columns)
+    first = method.init, method.load, method.begin
+    return Task(*first, method.loss, method.sample, method.guess, items, columns)
