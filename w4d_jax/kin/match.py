@@ -105,10 +105,11 @@ def bilinear(images, view, uv):
     at = jnp.clip(uv - 0.5, 0, last)
     low = jnp.floor(at).astype(jnp.int32)
     (left, top), (right, bottom) = low.T, jnp.minimum(low + 1, last).T
-    x, y = (at - low).T[..., None]
-    above = (1 - x) * images[view, top, left] + x * images[view, top, right]
-    below = (1 - x) * images[view, bottom, left] + x * images[view, bottom, right]
-    return (1 - y) * above + y * below
+    x, y = (at - low).T
+    # One look-up for all four corners: one scatter in the gradient.
+    rows, columns = jnp.stack([top, top, bottom, bottom]), jnp.stack([left, right] * 2)
+    shares = jnp.stack([(1 - x) * (1 - y), x * (1 - y), (1 - x) * y, x * y])
+    return jnp.sum(shares[..., None] * images[view, rows, columns], 0)
 
 
 def is_inside(uv, height: int, width: int):
