@@ -1,7 +1,7 @@
 """Encoded clips: training on them is training on the clips; hosts, resuming, damage."""
 
 import importlib.util
-import json
+import math
 import os
 import re
 import subprocess
@@ -15,7 +15,6 @@ import pytest
 from runs import REPO, write_config, write_noise
 
 from w4d_jax.data.encoded import Encoded, EncodedSource, pack, unpack
-from w4d_jax.data.store import Records
 from w4d_jax.train import kinema4d
 from w4d_jax.train.config import load_config
 from w4d_jax.train.encode import encode, settings
@@ -71,15 +70,28 @@ def config_of(home, preset, encoded=""):
     return config
 
 
-@pytest.fixture(scope="module", params=["exact", "learned"])
-def both(request, home):
-    """The task on clips and on encoded ones, which two hosts made."""
-    preset, out = request.param, home / request.param
-    for host in (0, 1):
-        words = ("--host", host, "--hosts", 2, "--batch", 2, "--dtype", "float32")
-        config = f"{home / 'c.py'}:{preset}"
-        assert tool().main(["--config", config, "--out", str(out), *map(str, words)]) == 0
-    return [build(config_of(home, preset, folder)) for folder in ("", out)]
+@pytest.fixture(scope="module")
+def two_hosts(home, light):
+    """A folder that two hosts of four devices wrote, and what they said."""
+    words = ["--config", f"{home / 'c.py'}:exact", "--dtype", "float32", "--hosts", "2"]
+    calls = [[*words, "--out", str(home / "two"), "--host", host] for host in "01"]
+    program = f"import encode; [encode.main(words) for words in {calls}]"
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    said = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | light | flags | {"PYTHONPATH": f"{REPO}:{REPO / 'tools'}"},
+        capture_output=True,
+        text=True,
+    )
+    assert said.returncode == 0, said.stderr
+    return home / "two", said
+
+
+@pytest.fixture(scope="module")
+def one_host(home):
+    """The same of learned coders, by one."""
+    encode(config_of(home, "learned"), "train", home / "one", batch=2, dtype="float32")
+    return home / "one"
 
 
 def batch_of(items, ids):
@@ -97,40 +109,43 @@ def drawn(task):
     return params, jax.jit(lambda key: task.init(key)[1])(KEY)
 
 
-def test_the_loss_is_that_of_the_clips(both):
-    task, encoded = both
-    ids = ["noise/3/front", "noise/2/front"]  # of different hosts
-    batches = [batch_of(t.items("train"), ids) for t in both]
+def compared(home, preset, folder):
+    """Both tasks, both batches, (params, frozen), and the losses, which must be equal."""
+    tasks = [build(config_of(home, preset, folder)) for folder in ("", folder)]
+    ids = ["noise/3/front", "noise/2/front"]
+    batches = [batch_of(task.items("train"), ids) for task in tasks]
     assert not set(batches[0]) & set(batches[1])
-    params, frozen = drawn(task)
-    losses = [
-        jax.jit(t.loss)(params, frozen, batch, KEY)
-        for t, batch in zip(both, batches, strict=True)
-    ]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), *losses)
+    leaves = drawn(tasks[0])
+    loss = jax.jit(tasks[0].loss)
+    results = [loss(*leaves, batch, KEY) for batch in batches]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), *results)
+    return tasks, batches, leaves, loss, results[0][0]
 
-    def convolutions(batch):
-        program = jax.make_jaxpr(task.loss)(params, frozen, batch, KEY)
-        return str(program).count("conv_general_dilated")
 
-    learned = frozen["image"] is not None
-    assert (convolutions(batches[0]) > 0) == learned
-    assert convolutions(batches[1]) == 0
+def test_the_loss_is_that_of_the_clips(home, two_hosts):
+    out, said = two_hosts
+    tasks, *_ = compared(home, "exact", out)
     # What the network does not train on, it still looks at as clips.
-    assert "rgb" in encoded.items("test")[0]
+    assert "rgb" in tasks[1].items("test")[0]
+    for count in (3, 2):
+        assert f": {count} clips, " in said.stdout and f"{count}/{count}" in said.stderr
+    assert re.search(
+        r"[\d,]+ bytes a clip on disk; the reference keeps [\d,]+", said.stdout
+    )
 
 
-def test_half_precision_costs_little(home):
-    config = config_of(home, "exact")
-    out = home / "half"
-    encode(config, "train", out)
-    items = EncodedSource(out, settings(config))
-    assert items[0]["rgb_latent"].dtype == np.float16 and len(items) == CLIPS
-    task, ids = build(config), ["noise/0/front", "noise/1/front"]
-    params, frozen = drawn(task)
-    loss = jax.jit(lambda batch: task.loss(params, frozen, batch, KEY)[0])
-    exact, half = loss(batch_of(task.items("train"), ids)), loss(batch_of(items, ids))
-    assert 0 < abs(half - exact) < 1e-3 * exact
+def test_the_loss_of_encoded_clips_runs_no_coder(home, one_host):
+    tasks, batches, leaves, loss, exact = compared(home, "learned", one_host)
+    programs = [jax.make_jaxpr(tasks[0].loss)(*leaves, batch, KEY) for batch in batches]
+    count = [str(program).count("conv_general_dilated") for program in programs]
+    assert count[0] > 0 and count[1] == 0
+    assert batches[1]["image"].shape == (2, 5, 12)
+    # Stored in float16, as they are by default.
+    half = {
+        name: x if x.dtype == bool else x.astype(np.float16).astype(x.dtype)
+        for name, x in batches[1].items()
+    }
+    assert 0 < abs(loss(*leaves, half, KEY)[0] - exact) < 1e-4 * exact
 
 
 def stop_after(count):
@@ -159,6 +174,7 @@ def test_a_stopped_host_goes_on_and_a_finished_one_rests(home, tmp_path):
         assert done == [2, 3, 4]  # the first file was whole, and nothing is done twice
     whole = encode(config, "train", tmp_path / "whole")
     again = EncodedSource(out, settings(config))
+    assert len(again) == CLIPS and again[0]["rgb_latent"].dtype == np.float16
     for i in range(CLIPS):
         jax.tree.map(np.testing.assert_array_equal, unpack(whole[i]), again[i])
 
@@ -208,37 +224,6 @@ def test_records():
         pack(Encoded("a", {"rgb_latent": latent, "robot_cells": cells}))
 
 
-def test_four_devices_and_the_command(home, light):
-    """A batch over all devices, the last one short; what is printed."""
-    command = [
-        sys.executable,
-        REPO / "tools/encode.py",
-        "--config",
-        f"{home / 'c.py'}:exact",
-    ]
-    flags = "--xla_force_host_platform_device_count=4"
-    run = subprocess.run(
-        [*command, "--out", home / "devices", "--dtype", "float32"],
-        env=os.environ | light | {"XLA_FLAGS": flags},
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr
-    assert re.search(
-        rf"{CLIPS} clips, [\d,]+ bytes a clip on disk; the reference keeps", run.stdout
-    )
-    assert f"{CLIPS}/{CLIPS}" in run.stderr
-    one = encode(config_of(home, "exact"), "train", home / "one", dtype="float32")
-    many = Records(home / "devices/part-00000-of-00001", unpack)
-    assert json.loads(many.label)["settings"] == json.loads(one.label)["settings"]
-    for i in range(CLIPS):
-        alone, together = unpack(one[i]), many[i]
-        assert alone.pop("id") == together.pop("id")
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), alone, together
-        )
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -257,25 +242,10 @@ def test_bad_words_are_one_line(home, capsys, words, message):
 
 
 def test_bytes_of_a_clip_at_full_size():
-    """In float16 and bits, before compression, beside the reference's 26.6 MB."""
-    config = load_config(f"{REPO / 'configs/kinema4d.py'}:14b")
+    """In float16 and bits, before compression, beside the reference's."""
+    task = kinema4d.build(load_config(f"{REPO / 'configs/kinema4d.py'}:14b"))
+    cells = math.prod(task.grid)
+    latents = 5 * cells * task.codec.channels  # two halves, the robot's, two of condition
+    image = task.image.config.tokens * task.image.config.width
+    assert cells / 8 == 8775 and 2 * (latents + image) + cells // 8 == 11_898_695
     assert tool().reference_bytes(49, 480, 720) == 26_577_920
-    task = kinema4d.build(config)
-    T, H, W = 49, 480, 720
-    shapes = {
-        **dict.fromkeys(("rgb", "robot_rgb"), ((T, H, W, 3), "uint8")),
-        **dict.fromkeys(("depth", "robot_depth"), ((T, H, W), "float32")),
-        "K": ((3, 3), "float32"),
-        "cam_from_world": ((T, 4, 4), "float32"),
-        "center": ((3,), "float32"),
-        "scale": ((), "float32"),
-    }
-    clip = {k: jax.ShapeDtypeStruct((1, *s), dtype) for k, (s, dtype) in shapes.items()}
-
-    def made(key, clip):
-        return task.bound(task.draw_coders(key)).encodings(clip)
-
-    latents = jax.eval_shape(made, KEY, clip)
-    cells = latents.pop("robot_cells")
-    assert cells.size / 8 == 8775
-    assert sum(2 * x.size for x in latents.values()) + 8775 == 11_898_695

@@ -77,7 +77,7 @@ def test_video_transformer(image_tokens):
     )  # fmt: skip
     params = {"params": from_torch(wan(config), weights)}
     forward = jit(dit.Wan(config).apply)
-    for batch, *size in ((2, 3, 4, 6), (1, 1, 2, 2)):
+    for batch, *size in ((2, 3, 4, 6), (1, 1, 2, 2))[: 1 if image_tokens else 2]:
         x = noise(batch, channels, *size)
         time = np.linspace(999, 20.5, batch).astype(np.float32)
         words = noise(batch, length, 10)
@@ -93,11 +93,10 @@ def test_video_transformer(image_tokens):
 
 
 @pytest.mark.parametrize(
-    ("sizes", "frames"),
-    [((4, (1, 2, 4, 4), 1, (False, True, True)), 9), ((6, (1, 3), 2, (True,)), 5)],
+    ("base", "multipliers", "blocks", "temporal", "frames"),
+    [(4, (1, 2, 4, 4), 1, (False, True, True), 5), (6, (1, 3), 2, (True,), 9)],
 )
-def test_video_autoencoder(sizes, frames):
-    base, multipliers, blocks, temporal = sizes
+def test_video_autoencoder(base, multipliers, blocks, temporal, frames):
     theirs, weights = drawn(
         diffusers.AutoencoderKLWan(
             base_dim=base, dim_mult=list(multipliers), num_res_blocks=blocks,
@@ -106,20 +105,19 @@ def test_video_autoencoder(sizes, frames):
     )  # fmt: skip
     config = vae.VAEConfig(base, multipliers, blocks, temporal)
     params = from_torch(vae_table(config), weights)
-    for count in (frames, 1):
-        x = np.tanh(noise(1, 3, count, 16, 24))
-        posterior = theirs.encode(torch.tensor(x)).latent_dist
-        mean, logvar = jit(vae.encode, static_argnums=1)(params, config, last(x))
-        close(mean, last(posterior.mean.numpy()), 1e-4)
-        close(logvar, last(posterior.logvar.numpy()), 1e-4)
-        z = noise(*posterior.mean.shape)
-        video = theirs.decode(torch.tensor(z)).sample.numpy()
-        decoded = jit(vae.decode, static_argnums=1)(params, config, last(z))
-        close(decoded, last(video), 1e-4)
+    x = np.tanh(noise(1, 3, frames, 8, 16))
+    posterior = theirs.encode(torch.tensor(x)).latent_dist
+    mean, logvar = jit(vae.encode, static_argnums=1)(params, config, last(x))
+    close(mean, last(posterior.mean.numpy()), 1e-4)
+    close(logvar, last(posterior.logvar.numpy()), 1e-4)
+    z = noise(*posterior.mean.shape)
+    video = theirs.decode(torch.tensor(z)).sample.numpy()
+    decoded = jit(vae.decode, static_argnums=1)(params, config, last(z))
+    close(decoded, last(video), 1e-4)
 
 
-@pytest.mark.parametrize("layers", [1, 3])
-def test_text_encoder(layers):
+@pytest.mark.parametrize(("layers", "lengths"), [(1, (6, 3)), (3, (140, 1))])
+def test_text_encoder(layers, lengths):
     """140 tokens reach the last bucket of relative positions; padding is not looked at."""
     theirs, weights = drawn(
         transformers.UMT5EncoderModel(
@@ -131,13 +129,12 @@ def test_text_encoder(layers):
     config = text.TextConfig(50, 20, 4, 6, layers, 36)
     params = {"params": from_torch(text_table(config), weights)}
     encode = jit(text.TextEncoder(config).apply)
-    for lengths in ((140, 1), (6, 3)):
-        ids = np.random.default_rng(2).integers(2, 50, (2, max(lengths)))
-        mask = np.arange(max(lengths)) < np.array(lengths)[:, None]
-        states = theirs(torch.tensor(ids), torch.tensor(mask)).last_hidden_state
-        ours = encode(params, ids, mask)
-        close(ours[mask], states.numpy()[mask], 1e-4)
-        assert not np.any(ours[~mask])
+    ids = np.random.default_rng(2).integers(2, 50, (2, max(lengths)))
+    mask = np.arange(max(lengths)) < np.array(lengths)[:, None]
+    states = theirs(torch.tensor(ids), torch.tensor(mask)).last_hidden_state
+    ours = encode(params, ids, mask)
+    close(ours[mask], states.numpy()[mask], 1e-4)
+    assert not np.any(ours[~mask])
 
 
 def test_buckets_of_relative_positions_at_every_distance():
@@ -170,7 +167,7 @@ def test_image_encoder(patch, layers):
     close(pooled, out.pooler_output.numpy(), 1e-4)
 
 
-@pytest.mark.parametrize("size", [(48, 72), (480, 720), (300, 200), (224, 224)])
+@pytest.mark.parametrize("size", [(480, 720), (300, 200), (48, 72)])
 def test_pixels_for_the_image_encoder(size):
     image = np.random.default_rng(3).integers(0, 256, (*size, 3), np.uint8)
     processor = transformers.CLIPImageProcessorPil()
