@@ -32,7 +32,7 @@ from w4d_jax.nets.torch_zip import open_torch
 from w4d_jax.nets.vae_names import vae as vae_table
 from w4d_jax.nets.wan_names import wan
 from w4d_jax.nets.weights import from_torch
-from w4d_jax.sample.solver import integrate, unipc, unipc_schedule
+from w4d_jax.sample.solver import euler_schedule, integrate, unipc, unipc_schedule
 from w4d_jax.types import InputError
 
 
@@ -208,6 +208,15 @@ def test_unipc(steps, shift):
         state = theirs.step(slope, timestep, torch.tensor(state)).prev_sample.numpy()
     end = integrate(lambda x, sigma, t: velocity(x, t), x, schedule, unipc)
     close(end, state, 2e-5)
+
+
+@pytest.mark.parametrize(("steps", "shift"), [(1, 1.0), (7, 1.0), (50, 3.0)])
+def test_euler_levels(steps, shift):
+    theirs = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
+    theirs.set_timesteps(steps)
+    schedule = euler_schedule(steps, shift)
+    np.testing.assert_array_equal(schedule.sigmas, theirs.sigmas)
+    np.testing.assert_array_equal(schedule.timesteps, theirs.timesteps)
 
 
 def test_tokens(tmp_path):

@@ -139,6 +139,19 @@ def test_a_run_from_imported_weights_and_its_export(home, base, adapter, tmp_pat
     assert jnp.abs(moved - first).max() <= config.optimizer.lr < np.abs(first).max()
 
 
+def test_no_steps_are_the_imported_weights_themselves(home, base, adapter, tmp_path):
+    config = config_of(home, base=base[2], adapter=adapter[2])
+    config.update(steps=0)
+    config.data.store.update(train="", test="")  # nobody asks for data
+    loop.run(config, tmp_path / "run")
+    run = load_trained(tmp_path / "run")
+    assert run.step == 0
+    for path, x in flat(run.frozen["model"]).items():
+        np.testing.assert_array_equal(x, base[1][path])
+    for path, x in flat(run.params["lora"]).items():
+        np.testing.assert_array_equal(x, adapter[1][f"lora/{path}"])
+
+
 def test_folders_that_do_not_fit(home, base, adapter, tmp_path):
     dit, leaves, folder = base
     heads = write(tmp_path / "a", "wan", dataclasses.replace(dit, heads=1), leaves)

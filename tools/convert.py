@@ -94,9 +94,8 @@ def main(arguments=None) -> int:
     leaves = checkpoint.leaves.values()
     print(
         f"{args.target}: {checkpoint.model}, {size(sum(x.nbytes for x in leaves))}; memory "
-        f"{size(peak())} at its peak, {size(peak() - before)} of it for this (the largest "
-        f"stack of layers is {size(max(x.nbytes for x in leaves))}, the largest tensor "
-        f"{size(max(largest(x) for x in leaves))})"
+        f"{size(peak())} at its peak, {size(peak() - before)} of it for this; its largest "
+        f"stack of layers {size(max(x.nbytes for x in leaves))}"
     )
     return 0
 
@@ -176,11 +175,6 @@ def peak() -> int:
 
 def size(count: int) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
-
-
-def largest(leaf) -> int:
-    """Bytes of a leaf's largest tensor in their form."""
-    return leaf.nbytes // (leaf.shape[0] if leaf.stacked else 1)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def checks(folder: Path) -> Iterator[Check]:
             yield compare(name, velocities, z[name], 1e-5)
 
     for steps in _steps(z, "euler_sigmas_"):
-        schedule = euler_schedule(steps)
+        schedule = euler_schedule(steps, config["euler_shift"])
         for name, ours, tolerance in (
             (f"euler_sigmas_{steps}", schedule.sigmas, 1e-6),
             (f"euler_timesteps_{steps}", schedule.timesteps, 1e-4),

@@ -38,10 +38,12 @@ def bfloat16_times(schedule: Schedule) -> Schedule:
     )
 
 
-def euler_schedule(steps: int) -> Schedule:
-    """The reference's flow-matching Euler levels, shift 1: from 1 to 0.001, then 0."""
-    sigmas = np.linspace(1000, 1, _count(steps), dtype=np.float32) / np.float32(1000)
-    return Schedule(np.append(sigmas.astype(np.float64), 0.0), sigmas * np.float32(1000))
+def euler_schedule(steps: int, shift: float = 1.0) -> Schedule:
+    """The reference's flow-matching Euler levels: from 1 to 0.001, then 0. A shift moves
+    the last level and then, once more, all of them."""
+    last = float(np.float32(shifted(np.float32(0.001), np.float32(shift))))
+    levels = shifted(np.linspace(1, last, _count(steps)), shift).astype(np.float32)
+    return Schedule(np.append(levels.astype(np.float64), 0.0), levels * np.float32(1000))
 
 
 def unipc_schedule(steps: int, shift: float = 3.0) -> Schedule:

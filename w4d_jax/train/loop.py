@@ -19,8 +19,14 @@ from w4d_jax.types import InputError
 
 
 def run(config, workdir: Path) -> None:
-    """Trains to `config.steps`, from the newest checkpoint in `workdir` if there is one."""
+    """Trains to `config.steps`, from the newest checkpoint in `workdir` if there is one.
+
+    No steps: the workdir stands for what its config draws and imports, to be sampled from.
+    """
     check_same(workdir, config)
+    if not config.steps:
+        claim(workdir, config)
+        return
     made = program(config)
     with jax.set_mesh(made.mesh):
         train(config, made, workdir)

@@ -39,6 +39,9 @@ def load_averaged(workdir) -> Trained:
     workdir = Path(workdir)
     config: Any = read_config(workdir)
     task = build(config)
+    if not config.steps:
+        drawn = jax.jit(lambda key: task.init(key)[0])(jax.random.key(config.seed))
+        return Trained(config, task, task.begin(drawn), None, 0)
     tx = optimizer(filled(OptimizerConfig, config.optimizer, "optimizer"), config.steps)
     key = jax.random.key(config.seed)
     params, _ = jax.eval_shape(task.init, key)
