@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "data": {"types", "npz", "kin"},
     "evaluate": {"types", "kin", "data"},
     "sample": {"types", "kin", "nets", "data", "train"},
-    "train": {"types", "kin", "nets", "data", "sample"},
+    "train": {"types", "npz", "kin", "nets", "data", "sample"},
     "parity": {"types", "npz", "kin", "nets", "sample", "train"},
 }
 # Inside train: the maths knows nothing of the loop, and sampling uses the maths alone.

@@ -7,6 +7,7 @@ from w4d_jax.data.calvin import CalvinSource
 from w4d_jax.data.pipeline import names
 from w4d_jax.data.sim.source import SimSource
 from w4d_jax.data.store import StoreSource
+from w4d_jax.data.wrist import Mapped
 from w4d_jax.types import Clip, InputError
 
 # Of the simulation. What is looked at while training says nothing about the last.
@@ -14,7 +15,8 @@ SEEDS = {"train": 0, "validation": 1, "test": 2}
 
 
 def open_source(data, split: str):
-    """The clips of config.data, which holds one of `sim`, `calvin`, `store`.
+    """The clips of config.data, which holds one of `sim`, `calvin`, `store`; where it names
+    `anchors`, with condition maps (data/wrist.py).
 
     split: "train"; "validation", shown while training; "test", for the last word. Each is a
     seed of the simulation. Recorded episodes are divided in two: validation is test.
@@ -24,14 +26,14 @@ def open_source(data, split: str):
         raise InputError(
             f"data: has {kinds or 'no source'}, need one of sim, calvin, store"
         )
-    options = dict(data[kinds[0]])
+    options, size = dict(data[kinds[0]]), {k: data[k] for k in ("height", "width")}
+    anchors = names(data.get("anchors", ()))
     if kinds == ["sim"]:
         count = options["episodes" if split == "train" else "held_out"]
         options = {k: v for k, v in options.items() if k not in ("episodes", "held_out")}
-        size = {name: data[name] for name in ("frames", "height", "width")}
-        views = names(data["view"])
-        return Remember(SimSource(SEEDS[split], count, views=views, **size, **options))
-    if kinds == ["calvin"]:
+        seen = {"views": (*anchors, *names(data["view"])), "frames": data["frames"]}
+        source = SimSource(SEEDS[split], count, **seen, **size, **options)
+    elif kinds == ["calvin"]:
         episodes = CalvinSource(Path(options["folder"]), options["robot"])
         kept = len(episodes) - options["held_out"]
         if not 0 < kept < len(episodes):
@@ -40,8 +42,12 @@ def open_source(data, split: str):
                 f"held_out={options['held_out']}; need one or more for each"
             )
         part = range(kept) if split == "train" else range(kept, len(episodes))
-        return Remember(Part(episodes, part))
-    return StoreSource(Path(options["train" if split == "train" else "test"]))
+        source = Part(episodes, part)
+    else:
+        source = StoreSource(Path(options["train" if split == "train" else "test"]))
+    if anchors:
+        source = Mapped(source, anchors, data["view"], **size)
+    return source if kinds == ["store"] else Remember(source)
 
 
 class Part:

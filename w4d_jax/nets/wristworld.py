@@ -51,8 +51,8 @@ def wristworld_1b() -> dict:
 class WristWorld(nn.Module):
     """The velocity (or whatever it is trained for) of a wrist video's latent.
 
-    noisy f[B,t,h,w,C], condition f[B,t,h,w,M+C] (validity of the map in M channels, 0 in
-    the reference, then its latent), time f[B] in 0..1000, text f[B,S,text_dim], zero-padded
+    noisy f[B,t,h,w,C], condition f[B,t,h,w,C+M] (the map's latent, then its validity in M
+    channels, 0 in the reference), time f[B] in 0..1000, text f[B,S,text_dim], zero-padded
     (Wan masks no padding), features f[B,V,T,F] of the anchor frames -> f32[B,t,h,w,C].
     seen f[B]: 0 leaves the text as it is and the anchors out; None: all are seen.
     """
@@ -107,6 +107,24 @@ class ViewTokens(nn.Module):
         x = nn.gelu(Linear(config.hidden, name="in")(x), approximate=False)
         x = nn.Dropout(config.dropout, deterministic=not self.has_rng("dropout"))(x)
         return Linear(config.dit.text_dim, name="out")(x).reshape(B, V * T, -1)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Thumbnail:
+    """What stands for an image encoder (nets/clip.py) at small sizes: the image itself in
+    [-1, 1], filtered down to side x side pixels, as one token."""
+
+    side: int = dataclasses.field(metadata={"static": True})
+
+    def init(self, key) -> "Thumbnail":
+        return self
+
+    def __call__(self, images):
+        """u8[B,H,W,3] -> f32[B,1,3 side^2]."""
+        shape = len(images), self.side, self.side, 3
+        small = jax.image.resize(images.astype(jnp.float32), shape, "linear")
+        return small.reshape(len(images), 1, -1) / 127.5 - 1
 
 
 def widened(key, kernel, channels: int, std: float = 0.0):

@@ -14,10 +14,16 @@ from w4d_jax.nets.dit import DiTConfig
 from w4d_jax.nets.kinema4d import ADDED, Kinema4DConfig
 from w4d_jax.nets.lazy import Lazy
 from w4d_jax.nets.weights import flat, tree
+from w4d_jax.nets.wristworld import WristWorldConfig
 from w4d_jax.train.lora import LoraConfig
 from w4d_jax.types import InputError
 
-MODELS = {"wan": DiTConfig, "4dnex": DiTConfig, "kinema4d": Kinema4DConfig}
+MODELS = {
+    "wan": DiTConfig,
+    "4dnex": DiTConfig,
+    "kinema4d": Kinema4DConfig,
+    "wristworld": WristWorldConfig,
+}
 # Of no matter here: how a network computes, texts, and channels, which may become more.
 FREE = (*RUNTIME, "text_dim", "in_channels")
 PATCH = "dit/patch/kernel"
@@ -69,7 +75,7 @@ def base_leaves(folder: str, dit: DiTConfig, widen: bool = False) -> dict[str, L
     widen: one that takes fewer channels will do.
     """
     found, name = read_checkpoint(folder, MODELS), f"model.base {folder}"
-    have = found.config.dit if found.model == "kinema4d" else found.config
+    have = getattr(found.config, "dit", found.config)
     for field in dataclasses.fields(DiTConfig):
         is_, need = getattr(have, field.name), getattr(dit, field.name)
         if field.name not in FREE and is_ != need:

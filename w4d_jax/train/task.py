@@ -7,9 +7,11 @@ from w4d_jax.data.encoded import EncodedSource
 from w4d_jax.data.pipeline import Samples, check_sizes, names
 from w4d_jax.data.skip import SkipBad
 from w4d_jax.data.source import open_source
+from w4d_jax.data.wrist import WristSamples
 from w4d_jax.sample.preview import image
-from w4d_jax.train import kinema4d
+from w4d_jax.train import kinema4d, wristworld
 from w4d_jax.train.encode import settings
+from w4d_jax.types import InputError
 
 
 class Task(NamedTuple):
@@ -27,8 +29,15 @@ class Task(NamedTuple):
 
 def build(config) -> Task:
     """The task of a config (a ConfigDict, or the same read back from config.json)."""
-    data = config["data"]
-    method = kinema4d.build(config)
+    methods = {"kinema4d": kinema4d_task, "wristworld_video": wristworld_task}
+    if config["task"] not in methods:
+        raise InputError(f"task={config['task']!r}: need one of {', '.join(methods)}")
+    return methods[config["task"]](config)
+
+
+def kinema4d_task(config) -> Task:
+    """RGB and pointmap of what a robot's motion does."""
+    data, method = config["data"], kinema4d.build(config)
 
     def items(split):
         size = data["frames"], data["height"], data["width"]
@@ -41,5 +50,26 @@ def build(config) -> Task:
     def columns(batch, video):
         return [batch["rgb"], image(video.rgb), image(video.pointmap)]
 
+    return joined(method, items, columns)
+
+
+def wristworld_task(config) -> Task:
+    """The wrist view of what anchor views show."""
+    data, method = config["data"], wristworld.build(config)
+
+    def items(split):
+        size = data["frames"], data["height"], data["width"]
+        check_sizes(*size)
+        source, anchors = open_source(data, split), names(data["anchors"])
+        return SkipBad(WristSamples(source, anchors, data["view"], *size), 0.0)
+
+    def columns(batch, video):
+        return [batch["rgb"], image(video.rgb), batch["map"]]
+
+    return joined(method, items, columns)
+
+
+def joined(method, items, columns) -> Task:
+    """A method's functions, with its data and its pictures."""
     first = method.init, method.load, method.begin
     return Task(*first, method.loss, method.sample, method.guess, items, columns)
