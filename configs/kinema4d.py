@@ -151,11 +151,11 @@ def calvin() -> ConfigDict:
 def wan_14b() -> ConfigDict:
     """The paper: low-rank pairs on Wan2.1-I2V-14B, 49 frames of 480x720, robot pointmap.
 
-    It needs codec.wan.weights, the video autoencoder in diffusers' names, and
-    image.clip.weights, the image encoder in transformers' ("" draws them at random: for
-    tests only). data.encoded.train is a folder of tools/encode.py, if any: training then
-    runs neither of them. The base is drawn from the seed as well: reading Wan2.1's own is
-    not wired up yet.
+    It needs codec.wan.weights, the video autoencoder in diffusers' names,
+    image.clip.weights, the image encoder in transformers', and model.base, an imported Wan
+    ("" draws them at random: for tests only); model.adapter is an imported adapter that the
+    pairs start from, if any (docs/weights.md). data.encoded.train is a folder of
+    tools/encode.py, if any: training then runs neither autoencoder nor image encoder.
     """
     return ConfigDict(
         {
@@ -196,6 +196,8 @@ def wan_14b() -> ConfigDict:
                 "variant": "pm",
                 "robot_width": 128,
                 "robot_patch": 15,
+                "base": "",
+                "adapter": "",
             },
             "lora": {"rank": 64, "alpha": 32.0},
             "flow": {"prediction": "velocity", "shift": 1.0, "floor": 1.0},
@@ -242,7 +244,10 @@ def wan_14b_full() -> ConfigDict:
 
 
 def wan_1b() -> ConfigDict:
-    """14b_full at the sizes of Wan2.1-T2V-1.3B, which looks at no image tokens."""
+    """14b_full at the sizes of Wan2.1-T2V-1.3B, which looks at no image tokens.
+
+    Imported as model.base it is widened from 16 channels to 36, the new ones at zero.
+    """
     config = wan_14b_full()
     config.name = "kinema4d-1b"
     config.model.dit.update(width=1536, heads=12, layers=30, ffn=8960, image_dim=0)
