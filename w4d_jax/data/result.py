@@ -41,13 +41,17 @@ class Result(NamedTuple):
     camera: Camera
 
 
-def write_result(out, result: Result, fps: float) -> None:
-    """Writes the folder `out`, which must not exist yet; all of it or nothing."""
+def write_result(out, result: Result, fps: float, **more: np.ndarray) -> None:
+    """Writes the folder `out`, which must not exist yet; all of it or nothing.
+
+    more: arrays that clip.npz holds as well, under names of their own.
+    """
     arrays = {name: getattr(result, name) for name in ("rgb", "pointmap", "robot_mask")}
     arrays |= {
         name: np.asarray(getattr(result.camera, name)) for name in ("K", "cam_from_world")
     }
     check_arrays(out, arrays, _ARRAYS)
+    arrays |= more
     with new_folder(out) as folder:
         np.savez(folder / "clip.npz", **arrays)
         write_video(folder / "rgb.mp4", result.rgb, fps)

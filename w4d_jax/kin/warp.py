@@ -84,13 +84,6 @@ def with_robot(warped: Warped, robot: SceneView) -> Warped:
     )
 
 
-def channels(warped: Warped):
-    """What a network is shown, f32[T,H,W,4]: colours in [-1, 1], 0 where nothing is known,
-    and the mask."""
-    mask = warped.mask[..., None].astype(jnp.float32)
-    return jnp.concatenate([mask * (warped.rgb / 127.5 - 1), mask], -1)
-
-
 def _net(views: int, height: int, width: int) -> np.ndarray:
     """Two triangles for each four pixels, i32[N,3], counter-clockwise as the anchor sees
     them."""
