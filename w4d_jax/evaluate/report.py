@@ -43,6 +43,8 @@ TITLES = {
     "no_robot": "Robot masked out",
     "changed": "Changed pixels, robot masked out",
     "robot": "The robot itself",
+    "mapped": "Where the condition map knows the wrist view",
+    "unmapped": "Where it does not",
     "task": "Task, all clips",
     "task_near_miss": "Task, near-misses",
     "task_other": "Task, all others",
