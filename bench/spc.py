@@ -26,7 +26,7 @@ THRESHOLD = 0.2
 
 
 def make(pairs: int):
-    """Smooth surfaces, pairs anywhere; one sample before the wrist camera, one behind it."""
+    """Smooth surfaces, pairs anywhere; one sample before the camera, one behind it."""
     rng = np.random.default_rng(0)
     P = pairs // B
     v, u = np.mgrid[:H, :W] / 100
