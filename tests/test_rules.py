@@ -19,9 +19,11 @@ MAY_IMPORT = {
     "sample": {"types", "kin", "nets", "data", "train"},
     "train": {"types", "npz", "kin", "nets", "data", "sample"},
     "parity": {"types", "npz", "kin", "nets", "sample", "train"},
+    "plan": {"types", "nets", "train"},
 }
 # Inside train: the maths knows nothing of the loop, and sampling uses the maths alone.
-LOOP = {"__main__", "loop", "meter", "optim", "save", "shard", "state", "workdir"}
+LOOP = {"__main__", "loop", "meter", "optim", "program", "save", "shard", "state"}
+LOOP |= {"workdir"}
 FRAMEWORK_HOMES = {
     "flax": {"nets"},
     "optax": {"train/optim.py", "train/state.py"},
