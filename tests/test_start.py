@@ -3,14 +3,14 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from runs import write_config, write_noise
+from runs import REPO, write_config, write_noise
 
 from w4d_jax.nets import lora
 from w4d_jax.nets.adapter import AdapterConfig, export_adapter, import_adapter
 from w4d_jax.nets.checkpoint import Checkpoint, write_checkpoint
+from w4d_jax.nets.kinds import export_kind, import_kind
 from w4d_jax.nets.kinema4d import LORA_TARGETS
 from w4d_jax.nets.lazy import held
 from w4d_jax.nets.models import MODELS
@@ -18,6 +18,7 @@ from w4d_jax.nets.weights import flat, tree
 from w4d_jax.train import kinema4d, loop
 from w4d_jax.train.config import load_config
 from w4d_jax.train.export import run_checkpoint
+from w4d_jax.train.program import program
 from w4d_jax.train.trained import load_trained
 from w4d_jax.types import InputError
 
@@ -118,12 +119,26 @@ def test_all_of_a_wider_network_trains_from_a_base(home, base, tmp_path):
         task.load(drawn(task)[1])
 
 
-def test_a_run_from_imported_weights_and_its_export(home, base, adapter, tmp_path):
+def test_a_run_from_imported_weights_and_its_export(
+    home, base, adapter, tmp_path, monkeypatch
+):
+    """The loop with steps that change nothing: no time goes into compiling real ones."""
     config = config_of(home, base=base[2], adapter=adapter[2])
     config.update(steps=1, sample_every=1)
+
+    def still(config):
+        video = np.zeros((4, *(config.data[n] for n in ("frames", "height", "width")), 3))
+        return program(config)._replace(
+            update=lambda state, *_: (state, {"loss": 0.0}),
+            sample=lambda *_: kinema4d.Video(video, video),
+        )
+
+    monkeypatch.setattr(loop, "program", still)
     loop.run(config, tmp_path / "run")
     run = load_trained(tmp_path / "run")
-    assert all((x == base[1][path]).all() for path, x in flat(run.frozen["model"]).items())
+    assert run.step == 1
+    for path, x in flat(run.params["lora"]).items():
+        np.testing.assert_array_equal(x, adapter[1][f"lora/{path}"])
     made = run_checkpoint(tmp_path / "run")
     assert made.model == "adapter" and made.config.scale == ALPHA / RANK
     assert made.config.variant == kinema4d.build(config).net.config.variant
@@ -133,10 +148,6 @@ def test_a_run_from_imported_weights_and_its_export(home, base, adapter, tmp_pat
     assert back.config == made.config
     for path, leaf in flat(run.params).items():
         np.testing.assert_array_equal(back.leaves[path], leaf)
-    # One step at most moves what the adapter held.
-    moved = run.params["lora"]["dit"]["blocks"]["self"]["q"]["a"]
-    first = adapter[1]["lora/dit/blocks/self/q/a"]
-    assert jnp.abs(moved - first).max() <= config.optimizer.lr < np.abs(first).max()
 
 
 def test_no_steps_are_the_imported_weights_themselves(home, base, adapter, tmp_path):
@@ -150,6 +161,24 @@ def test_no_steps_are_the_imported_weights_themselves(home, base, adapter, tmp_p
         np.testing.assert_array_equal(x, base[1][path])
     for path, x in flat(run.params["lora"]).items():
         np.testing.assert_array_equal(x, adapter[1][f"lora/{path}"])
+
+
+def test_the_wrist_s_video_model_as_a_file(tmp_path, light):
+    """Of no steps: what is drawn. Pairs, zero at first, are merged."""
+    config = load_config(f"{REPO / 'configs/wristworld_video.py'}")
+    config.update(steps=0)
+    config.lora.rank = 2
+    loop.run(config, tmp_path / "run")
+    made = run_checkpoint(tmp_path / "run")
+    run = load_trained(tmp_path / "run")
+    whole = lora.join(run.frozen["model"], run.params["added"])
+    assert made.model == "wristworld" and made.leaves.keys() == flat(whole).keys()
+    for path, leaf in flat(whole).items():
+        np.testing.assert_array_equal(made.leaves[path], leaf)
+    (tmp_path / "theirs").mkdir()
+    export_kind("wristworld", made, tmp_path / "theirs")
+    back = import_kind("wristworld", tmp_path / "theirs", made.config)
+    assert set(back.leaves) == set(made.leaves)
 
 
 def test_folders_that_do_not_fit(home, base, adapter, tmp_path):

@@ -81,6 +81,8 @@ def main(arguments=None) -> int:
     parser.add_argument("--config", type=Path, help="JSON: the model's sizes in our words")
     args = parser.parse_args(arguments)
     try:
+        if args.base and args.kind not in ADAPTED:
+            raise InputError(f"--base: only {' and '.join(ADAPTED)} stand on another model")
         before = peak()
         with draft(args.target) as folder:
             checkpoint = read(args) if args.way == "import" else opened(args)
@@ -112,13 +114,17 @@ def read(args) -> Checkpoint:
 
 def opened(args) -> Checkpoint:
     """What an export reads."""
-    if args.kind in KINDS:
-        model = KINDS[args.kind].model
-        return read_checkpoint(args.source, {model: MODELS[model].config})
-    if (args.source / "w4d.json").exists():
-        kinds = {args.kind: MODELS[args.kind].config, "adapter": AdapterConfig}
-        return on_base(read_checkpoint(args.source, kinds), args.base)
-    return on_base(run_checkpoint(args.source), args.base)
+    model = KINDS[args.kind].model if args.kind in KINDS else args.kind
+    configs = {model: MODELS[model].config}
+    if args.kind in ADAPTED:
+        configs["adapter"] = AdapterConfig
+    if (args.source / "config.json").exists():
+        found = run_checkpoint(args.source)
+        if found.model not in configs:
+            raise InputError(f"{args.source}: a run of {found.model}, need {model}")
+    else:
+        found = read_checkpoint(args.source, configs)
+    return on_base(found, args.base)
 
 
 def write(kind: str, checkpoint: Checkpoint, folder: Path) -> None:
