@@ -44,6 +44,7 @@ def tiny() -> ConfigDict:
                 "sim": {"episodes": 512, "held_out": 64, "near_miss": 0.35},
                 "anchors": ("front", "side"),
                 "view": "wrist",
+                "robot": False,  # True: in the map the robot is drawn, not seen
                 "frames": 9,
                 "height": 64,
                 "width": 64,
@@ -140,6 +141,7 @@ def calvin() -> ConfigDict:
             "calvin": {"folder": "", "robot": "", "held_out": 1},
             "anchors": ("static",),
             "view": "gripper",
+            "robot": False,
             "frames": 9,
             "height": 64,
             "width": 64,
@@ -173,6 +175,7 @@ def full() -> ConfigDict:
                 "store": {"train": "", "test": ""},
                 "anchors": ("ext1", "ext2"),
                 "view": "wrist",
+                "robot": False,
                 "frames": 81,
                 "height": 480,
                 "width": 832,

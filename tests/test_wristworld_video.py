@@ -177,6 +177,23 @@ def test_an_item(store):
     assert not item["map"][~item["valid"]].any()
 
 
+def test_a_map_of_a_known_robot(store):
+    """It is gone where the anchors see it, and drawn where the wrist camera sees it."""
+    clip = StoreSource(store)[0]
+    left = np.arange(16) < 8
+    views = {
+        name: view._replace(robot_depth=np.float32(near) * np.ones((5, 16, 1)) * left)
+        for (name, view), near in zip(clip.views.items(), (1.5, 1.5, 0.5), strict=True)
+    }
+    views["wrist"] = views["wrist"]._replace(
+        robot_depth=views["wrist"].robot_depth[..., ::-1].copy()
+    )
+    known = clip._replace(views=views)
+    seen = Mapped([known], ("front",), "wrist", 16, 16, robot=True)[0].views["map"]
+    np.testing.assert_array_equal(seen.rgb[:, :, 8:], views["wrist"].robot_rgb[:, :, 8:])
+    assert (seen.depth[:, :, 8:] == 0.5).all() and not seen.depth[0, :, :8].any()
+
+
 def test_a_map_that_a_clip_brings_along(store):
     clip = Mapped(StoreSource(store), ("front",), "wrist", 16, 16)[0]
     item = samples([clip], ("front",))[0]
@@ -212,7 +229,7 @@ def config_of(store, **changes):
     with config.unlocked():
         config.update(steps=2, batch=2, checkpoint_every=2, sample_every=2)
         config.data = {"store": {"train": str(store), "test": str(store)}, **SIZE}
-        config.data.update(anchors=("front", "side"), view="wrist")
+        config.data.update(anchors=("front", "side"), view="wrist", robot=False)
         config.model.dit.update(width=32, heads=2, layers=1, ffn=48, text_dim=16)
         config.model.update(hidden=16, frames=5)
         config.text.rows = 11

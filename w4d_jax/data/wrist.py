@@ -10,13 +10,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from w4d_jax.data.pipeline import cut, frame, pick
+from w4d_jax.data.pipeline import cut, pick
 from w4d_jax.kin.camera import pointmap, to_world
+from w4d_jax.kin.render import SceneView
 from w4d_jax.kin.se3 import invert
-from w4d_jax.kin.warp import Anchors, condition_map
-from w4d_jax.types import Camera, Clip, InputError, View
+from w4d_jax.kin.warp import Anchors, condition_map, with_robot
+from w4d_jax.types import Clip, InputError, View
 
 MAP = "map"
 
@@ -24,13 +26,18 @@ MAP = "map"
 @dataclasses.dataclass(frozen=True)
 class Mapped:
     """A source whose clips have the view "map" as well, height x width pixels of the wrist
-    view after its cut to that size."""
+    view after its cut to that size.
+
+    robot: whether kinematics are known too. Then the robot is taken out of the anchors and
+    drawn where it is.
+    """
 
     source: Any  # random access to Clip
     anchors: tuple[str, ...]
     wrist: str
     height: int
     width: int
+    robot: bool = False
 
     def __post_init__(self):
         if not self.anchors or self.wrist in self.anchors:
@@ -47,32 +54,37 @@ class Mapped:
         check(clip, self.anchors, self.wrist)
         if MAP in clip.views:
             return clip
-        _, camera = frame(clip.views[self.wrist].camera, self.height, self.width)
-        seen = draw_map([clip.views[name] for name in self.anchors], camera)
-        return clip._replace(views=clip.views | {MAP: seen})
+        anchors = [clip.views[name] for name in self.anchors]
+        if self.robot:
+            anchors = [without_robot(view) for view in anchors]
+        wrist = clip.views[self.wrist]
+        wrist = cut(wrist, np.arange(len(wrist.rgb)), self.height, self.width)
+        seen = condition_map(surfaces(anchors), wrist.camera)
+        if self.robot:
+            link = np.where(wrist.robot_depth > 0, 0, -1)
+            alone = wrist.robot_rgb, wrist.robot_depth, link
+            seen = with_robot(seen, SceneView(*map(jnp.asarray, alone)))
+        rgb, depth, _ = jax.device_get(seen)
+        drawn = View(wrist.camera, rgb, depth, np.zeros_like(depth), np.zeros_like(rgb))
+        return clip._replace(views=clip.views | {MAP: drawn})
 
 
-def draw_map(anchors: Sequence[View], wrist: Camera) -> View:
-    """The anchors' surfaces as the wrist camera, of one pose or T, sees them."""
-    frames = len(anchors[0].depth)
-    poses = [
-        np.broadcast_to(view.camera.cam_from_world, (frames, 4, 4)) for view in anchors
-    ]
+def surfaces(views: Sequence[View]) -> Anchors:
+    """What the views know of the world."""
+    frames = len(views[0].depth)
+    poses = [np.broadcast_to(x.camera.cam_from_world, (frames, 4, 4)) for x in views]
     points = [
         to_world(pointmap(view.depth, view.camera.K), pose)
-        for view, pose in zip(anchors, poses, strict=True)
+        for view, pose in zip(views, poses, strict=True)
     ]
-    seen = condition_map(
-        Anchors(
-            np.stack(points, 1),
-            np.stack([view.rgb for view in anchors], 1),
-            np.stack([view.depth > 0 for view in anchors], 1),
-            np.stack([invert(pose)[:, :3, 3] for pose in poses], 1),
-        ),
-        wrist,
-    )
-    rgb, depth, _ = jax.device_get(seen)
-    return View(wrist, rgb, depth, np.zeros_like(depth), np.zeros_like(rgb))
+    rgb, valid = [view.rgb for view in views], [view.depth > 0 for view in views]
+    eyes = [invert(pose)[:, :3, 3] for pose in poses]
+    return Anchors(*(np.stack(x, 1) for x in (points, rgb, valid, eyes)))
+
+
+def without_robot(view: View) -> View:
+    """The view with nothing known where the robot is."""
+    return view._replace(depth=np.where(view.robot_depth > 0, 0, view.depth))
 
 
 def check(clip: Clip, anchors: Sequence[str], wrist: str) -> None:
