@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from functools import cache
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -99,10 +100,15 @@ def files_of(folder: Path) -> dict:
     return held
 
 
+@cache
+def shapes_of(model) -> dict:
+    return MODELS[model].shapes(SIZES[model])
+
+
 def write_theirs(name, folder: Path, dtype="f4", limit=10**9) -> Path:
     """A checkpoint of one kind at its small size, in files of about `limit` bytes."""
     kind = KINDS[name]
-    shapes = MODELS[kind.model].shapes(SIZES[kind.model])
+    shapes = shapes_of(kind.model)
     rng = np.random.default_rng(0)
     leaves = {
         path: held(rng.normal(size=shape).astype(dtype)) for path, shape in shapes.items()
@@ -173,7 +179,7 @@ def test_files_that_the_libraries_wrote(name, kind, sizes, tmp_path):
 def test_the_image_encoder_of_wan_s_own_file(tmp_path):
     """q, k and v are one matrix there, and a text tower is beside."""
     config = SIZES["clip"]
-    shapes = MODELS["clip"].shapes(config)
+    shapes = shapes_of("clip")
     leaves = {path: np.random.normal(size=s).astype("f4") for path, s in shapes.items()}
     tensors = dict(theirs(KINDS["clip-original"].table(config), leaves))
     for name in [n for n in tensors if ".attn.to_q." in n]:

@@ -28,6 +28,7 @@ from w4d_jax.types import InputError
 EIGHT = """
 import itertools, math
 import jax, jax.numpy as jnp, numpy as np
+from w4d_jax.nets import vae
 from w4d_jax.nets.dit import DiT, DiTConfig
 from w4d_jax.train import shard
 
@@ -74,6 +75,24 @@ def compare(meshes, heads, remat):
 powers = itertools.product((1, 2, 4, 8), repeat=4)
 compare([s for s in powers if math.prod(s) == 8], heads=8, remat="none")
 compare([(1, 1, 8, 1), (2, 1, 2, 2)], heads=12, remat="attention")
+
+# The autoencoder, by rows of its pictures.
+config = vae.VAEConfig(base=4, multipliers=(1, 2), blocks=1, temporal=(True,), latent=2,
+                       mean=(0.0, 0.0), std=(1.0, 1.0))
+params = jax.device_get(vae.init(jax.random.key(0), config))
+video = normal(2, 5, 16, 8, 3)
+
+@jax.jit
+def coded(params, video):
+    latent = vae.encode(params, config, video, chunk=1).mean
+    return latent, vae.decode(params, config, latent, chunk=1)
+
+want = coded(params, video)
+mesh = shard.make_mesh({"data": 2, "seq": 4}, devices)
+with jax.set_mesh(mesh):
+    made = coded(params, jax.device_put(video, shard.batch_sharding(mesh, 2)))
+for a, b in zip(want, made):
+    np.testing.assert_allclose(jax.device_get(b), a, atol=1e-5)
 """
 
 

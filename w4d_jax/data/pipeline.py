@@ -63,8 +63,8 @@ def assemble(
     threads: int = 2,
     prefetch: int = 4,
 ) -> grain.IterDataset:
-    """Batches of this host's part of `items`, random access to dicts of arrays; options as of
-    `batches`."""
+    """Batches of this host's part of `items`, random access to dicts of arrays; options as
+    of `batches`."""
     host, hosts = shard
     if not 0 <= host < hosts:
         raise InputError(f"shard {host} of {hosts}: need 0 <= shard < {hosts}")

@@ -21,6 +21,7 @@ import numpy as np
 from einops import rearrange
 from flax import linen as nn
 
+from w4d_jax.nets import layout
 from w4d_jax.nets.grid import latent_shape
 
 # fmt: off
@@ -124,6 +125,7 @@ def denormalised(latent, config: VAEConfig):
 
 def _run(module: Any, params, x, chunk: int | None):
     """The first frame alone, then a scan over chunks of frames; or all in one call."""
+    x = layout.video(x)
     if chunk is None or x.shape[1] == 1:
         return module.apply({"params": params}, x)
 
@@ -212,7 +214,7 @@ class Residual(nn.Module):
         y = CausalConv(self.features, name="conv2")(nn.silu(Norm(name="norm2")(y)))
         if x.shape[-1] != self.features:
             x = Conv(self.features, name="shortcut")(x)
-        return x + y
+        return layout.video(x + y)
 
 
 class FrameAttention(nn.Module):
@@ -255,9 +257,9 @@ class Conv(nn.Module):
         kernel = self.param("kernel", nn.initializers.zeros, shape)
         bias = self.param("bias", nn.initializers.zeros, shape[-1:])
         padding = ((0, 0), self.pad, self.pad)
-        layout = ("NDHWC", "DHWIO", "NDHWC")
+        letters = ("NDHWC", "DHWIO", "NDHWC")
         y = jax.lax.conv_general_dilated(
-            x, kernel, self.stride, padding, dimension_numbers=layout
+            x, kernel, self.stride, padding, dimension_numbers=letters
         )
         return y + bias
 

@@ -14,6 +14,7 @@ from w4d_jax.plan.chips import Chip
 from w4d_jax.plan.model import Model
 
 REACHED = 0.6  # of a chip's peak, by products that nothing holds up
+ROOM = 0.95  # of a chip's memory: what is estimated to need more is not compiled
 WORK = 70  # bytes for each number of the residual stream while a layer runs, as measured
 # What a layer keeps of each token for the backward pass, in widths of bfloat16.
 KEPT = {"full": 1, "attention": 2, "offload": 0}
@@ -53,13 +54,18 @@ def executed(forward: Forward, remat: str) -> float:
 
 
 def plans(batch: int, model: Model, size: Size, chip: Chip, devices: int) -> list[Plan]:
-    """Those that may fit, the fastest first by `seconds`; all of them on unknown chips."""
+    """Those that may fit, the fastest first and then the smallest; all on unknown chips."""
     found = [
         plan
         for plan in _all(batch, model.dit.heads, devices)
-        if chip.hbm is None or memory(plan, batch, model, size) < chip.hbm
+        if chip.hbm is None or memory(plan, batch, model, size) < ROOM * chip.hbm
     ]
-    return sorted(found, key=lambda plan: seconds(plan, batch, model, size, chip))
+
+    def order(plan):
+        needed = memory(plan, batch, model, size)
+        return round(seconds(plan, batch, model, size, chip), 2), needed
+
+    return sorted(found, key=order)
 
 
 def _all(batch: int, heads: int, devices: int) -> Iterator[Plan]:

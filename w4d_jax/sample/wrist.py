@@ -17,8 +17,8 @@ def wrist_video(
     """Samples the batch of train/wristworld.py, whose clips may have any number of frames.
 
     overlap: latent frames that neighbouring windows share (sample/windows.py); None is a
-    third of a window. A clip is lengthened to what windows take by repeating its last frame,
-    and the video cut again.
+    third of a window. A clip is lengthened to what windows take by repeating its last
+    frame, and the video cut again.
     """
     stride, wanted = task.codec.stride[0], batch["map"].shape[1]
     missing = max(task.frames - wanted, (1 - wanted) % stride)

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from w4d_jax.types import InputError
+
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
@@ -14,6 +16,8 @@ class OptimizerConfig:
 
     muon: the peak learning rate of Muon, which makes every step of a matrix orthogonal
     (Jordan et al. 2024), on the blocks' matrices; 0 leaves them to AdamW, as references do.
+    parts: subtrees of what trains, each with a number that its learning rates are
+    multiplied by; each is clipped by its own norm.
     """
 
     lr: float
@@ -26,6 +30,7 @@ class OptimizerConfig:
     weight_decay: float = 1e-4
     clip: float = 1.0  # global norm of the gradient
     ema: float = 0.999  # decay of the averaged parameters that are sampled from; 0 = none
+    parts: tuple[tuple[str, float], ...] = ()
 
 
 def schedule(config: OptimizerConfig, peak: float, steps: int) -> optax.Schedule:
@@ -41,8 +46,28 @@ def schedule(config: OptimizerConfig, peak: float, steps: int) -> optax.Schedule
 def optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
     """Clip by global norm, then AdamW on every leaf, as the references run it; or Muon on
     the matrices and AdamW on what is left."""
+    whole = clipped(config, 1.0, steps)
+    if not config.parts:
+        return whole
+    parts = {name: clipped(config, rate, steps) for name, rate in config.parts}
+
+    def part(params):
+        missing = sorted(set(parts) - set(params))
+        if missing:
+            raise InputError(
+                f"optimizer.parts: no {', '.join(missing)} trains, but {', '.join(params)}"
+            )
+        return {
+            name: jax.tree.map(lambda _, name=name: name if name in parts else "", tree)
+            for name, tree in params.items()
+        }
+
+    return optax.partition({"": whole, **parts}, part)
+
+
+def clipped(config: OptimizerConfig, rate: float, steps: int):
     step = optax.adamw(
-        schedule(config, config.lr, steps),
+        schedule(config, rate * config.lr, steps),
         b1=config.b1,
         b2=config.b2,
         eps=config.eps,
@@ -50,7 +75,7 @@ def optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformati
     )
     if config.muon:
         matrices = optax.contrib.muon(
-            schedule(config, config.muon, steps),
+            schedule(config, rate * config.muon, steps),
             muon_weight_dimension_numbers=lambda params: jax.tree.map(
                 lambda _: optax.contrib.MuonDimensionNumbers(1, 2), params
             ),

@@ -3,13 +3,16 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+
 from w4d_jax.data.encoded import EncodedSource
 from w4d_jax.data.pipeline import Samples, check_sizes, names
+from w4d_jax.data.scene import SceneSamples
 from w4d_jax.data.skip import SkipBad
 from w4d_jax.data.source import open_source
 from w4d_jax.data.wrist import WristSamples
 from w4d_jax.sample.preview import image
-from w4d_jax.train import kinema4d, wristworld
+from w4d_jax.train import geometry, kinema4d, wristworld
 from w4d_jax.train.encode import settings
 from w4d_jax.types import InputError
 
@@ -21,7 +24,7 @@ class Task(NamedTuple):
     load: Callable  # frozen -> frozen with what lies in files; not to be jitted
     begin: Callable  # params -> params with what lies in files, at step 0; likewise
     loss: Callable  # params, frozen, batch, key -> (f32[], metrics)
-    sample: Callable  # params, frozen, batch, key -> a video, as its method has it
+    sample: Callable  # params, frozen, batch, key -> a video or scene, as its method has it
     guess: Callable  # frozen, batch -> the same, what is known without a network
     items: Callable  # split (data/source.py) -> random access to dicts of arrays and "id"
     columns: Callable  # batch, video -> pictures to compare, u8[B,T,H,W,3] each
@@ -29,7 +32,11 @@ class Task(NamedTuple):
 
 def build(config) -> Task:
     """The task of a config (a ConfigDict, or the same read back from config.json)."""
-    methods = {"kinema4d": kinema4d_task, "wristworld_video": wristworld_task}
+    methods = {
+        "kinema4d": kinema4d_task,
+        "wristworld_geometry": geometry_task,
+        "wristworld_video": wristworld_task,
+    }
     if config["task"] not in methods:
         raise InputError(f"task={config['task']!r}: need one of {', '.join(methods)}")
     return methods[config["task"]](config)
@@ -49,6 +56,25 @@ def kinema4d_task(config) -> Task:
 
     def columns(batch, video):
         return [batch["rgb"], image(video.rgb), image(video.pointmap)]
+
+    return joined(method, items, columns)
+
+
+def geometry_task(config) -> Task:
+    """Points and the wrist camera from single moments of anchor views."""
+    data, method = config["data"], geometry.build(config)
+    *anchors, wrist = names(data["view"])
+
+    def items(split):
+        size = data["frames"], data["height"], data["width"]
+        source = open_source(data, split)
+        return SkipBad(SceneSamples(source, tuple(anchors), wrist, *size), 0.0)
+
+    def columns(batch, scene):
+        """The anchors in turn, the wrist view, and the points as seen from there."""
+        views = len(anchors)
+        still = batch["wrist_rgb"], geometry.drawn(batch, scene)
+        return [batch["rgb"], *(np.repeat(x[:, None], views, 1) for x in still)]
 
     return joined(method, items, columns)
 

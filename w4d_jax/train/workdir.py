@@ -36,7 +36,8 @@ def check_same(workdir: Path, config) -> None:
     if not any((workdir / "checkpoints").glob("*")):
         return
     # What neither trains nor lies in a file is drawn from the seed anew.
-    drawn = ("seed",) if config.lora.rank or "wan" in config.codec else ()
+    rest = config.get("lora", {}).get("rank") or config.model.get("trains")
+    drawn = ("seed",) if rest or "wan" in config.get("codec", {}) else ()
     for key, was, now in _differences(read_config(workdir), config):
         if key.startswith(FIXED + drawn):
             raise InputError(

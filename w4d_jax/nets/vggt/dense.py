@@ -127,4 +127,5 @@ def signed_expm1(y):
 
 
 def conv3(features: int, name: str, stride: int = 1, bias: bool = True) -> nn.Conv:
-    return nn.Conv(features, (3, 3), stride, padding=1, use_bias=bias, name=name)
+    shape = {"kernel_size": (3, 3), "strides": stride, "padding": 1, "use_bias": bias}
+    return nn.Conv(features, **shape, kernel_init=xavier, name=name)
