@@ -4,11 +4,11 @@ An archive holds `data.pkl`, which describes the tensors (`nets/torch_pickle.py`
 and runs nothing), and one entry of raw numbers for each storage.
 """
 
+import os
 import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -29,13 +29,7 @@ def open_torch(path: Path) -> dict[str, Lazy]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = {info.filename: info for info in archive.infolist()}
-            root = _root(path, entries)
-            _check(path, entries[f"{root}data.pkl"], LARGEST)
-            order = f"{root}byteorder"
-            if order in entries and archive.read(order) != b"little":
-                raise InputError("its numbers are big-endian, need little-endian")
-            found = read_pickle(archive.read(f"{root}data.pkl"))
+            return _tensors(path, archive)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except FileNotFoundError as error:
@@ -47,18 +41,6 @@ def open_torch(path: Path) -> dict[str, Lazy]:
             f"{path}: no whole archive of PyTorch ({reason}); files of before version 1.6 "
             "have to be saved anew"
         ) from error
-    views = _views(path, found)
-    for name, view in views.items():
-        info = entries.get(_entry(root, view))
-        need = view.storage.size * view.storage.dtype.itemsize
-        if info is None or info.file_size != need:
-            have = "no" if info is None else f"{info.file_size}"
-            raise InputError(f"{path}: {name} has {have} bytes, need {need}")
-        _check(path, info, need)
-    return {
-        name: Lazy(view.shape, view.storage.dtype, _reader(path, _entry(root, view), view))
-        for name, view in views.items()
-    }
 
 
 def write_torch(path: Path, tensors: Mapping[str, Lazy]) -> None:
@@ -75,55 +57,71 @@ def write_torch(path: Path, tensors: Mapping[str, Lazy]) -> None:
         archive.writestr("archive/version", "3\n")
 
 
-def _root(path: Path, entries: Mapping[str, Any]) -> str:
-    """The folder inside the archive that everything lies in."""
+def _tensors(path: Path, archive: zipfile.ZipFile) -> dict[str, Lazy]:
+    entries = {info.filename: info for info in archive.infolist()}
     roots = [n.removesuffix("data.pkl") for n in entries if n.endswith("/data.pkl")]
-    if len(roots) != 1:
-        raise InputError(f"{len(roots)} data.pkl in it, need one")
-    if f"{roots[0]}code/" in entries or f"{roots[0]}constants.pkl" in entries:
-        raise InputError("a compiled module, need a checkpoint")
-    return roots[0]
+    if len(roots) != 1 or f"{roots[0]}constants.pkl" in entries:
+        raise InputError("a compiled module or no checkpoint (need one data.pkl in it)")
+    root = roots[0]
+    order = f"{root}byteorder"
+    for name in {order, f"{root}data.pkl"} & set(entries):
+        _check(entries[name], LARGEST)
+    if order in entries and archive.read(order) != b"little":
+        raise InputError("its numbers are big-endian, need little-endian")
+    views = _views(read_pickle(archive.read(f"{root}data.pkl")))
+    tensors = {}
+    for name, view in views.items():
+        info = entries.get(f"{root}data/{view.storage.key}")
+        need = view.storage.size * view.storage.dtype.itemsize
+        if info is None or info.file_size != need:
+            have = info.file_size if info else "no"
+            raise InputError(f"{name} has {have} bytes, need {need}")
+        _check(info, need)
+        read = _reader(path, info.header_offset, view)
+        tensors[name] = Lazy(view.shape, view.storage.dtype, read)
+    return tensors
 
 
-def _check(path: Path, info: zipfile.ZipInfo, largest: int) -> None:
+def _check(info: zipfile.ZipInfo, largest: int) -> None:
     """Refuses what PyTorch never writes, and what would not end."""
     if info.compress_type != zipfile.ZIP_STORED or info.file_size > largest:
-        raise InputError(
-            f"{path}: {info.filename} is compressed or larger than {largest} bytes"
-        )
+        raise InputError(f"{info.filename} is compressed or larger than {largest} bytes")
 
 
-def _views(path: Path, found) -> dict[str, View]:
+def _views(found) -> dict[str, View]:
+    """The tensors by name, out of what the pickle describes."""
     for name in WRAPPERS:
         if isinstance(found, dict) and isinstance(found.get(name), dict):
             found = found[name]
     if isinstance(found, View):
         return {"": found}
     if not isinstance(found, dict):
-        raise InputError(f"{path}: holds a {type(found).__name__}, need a dict of tensors")
+        raise InputError(f"holds a {type(found).__name__}, need a dict of tensors")
     odd = [
         f"{name} ({type(value).__name__})"
         for name, value in found.items()
         if not isinstance(name, str) or not isinstance(value, View)
     ]
     if odd:
-        raise InputError(f"{path}: holds more than tensors: {', '.join(odd[:4])}")
+        raise InputError(f"holds more than tensors: {', '.join(odd[:4])}")
     return found
 
 
-def _entry(root: str, view: View) -> str:
-    return f"{root}data/{view.storage.key}"
+def _reader(path: Path, header: int, view: View):
+    """Reads the storage whose entry's own header begins at `header`."""
+    storage = view.storage
 
-
-def _reader(path: Path, entry: str, view: View):
     def read(index):
         try:
-            with zipfile.ZipFile(path) as archive:
-                numbers = np.frombuffer(archive.read(entry), view.storage.dtype)
-        except (OSError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path}: cannot read {entry} ({error})") from error
-        size = view.storage.dtype.itemsize
-        strides = [size * stride for stride in view.strides]
+            with path.open("rb") as file:
+                file.seek(header + 26)  # the lengths of two fields that end the header
+                file.seek(sum(struct.unpack("<HH", file.read(4))), os.SEEK_CUR)
+                numbers = np.fromfile(file, storage.dtype, storage.size)
+        except (OSError, struct.error) as error:
+            raise InputError(f"{path}: cannot read it ({error})") from error
+        if len(numbers) != storage.size:
+            raise InputError(f"{path}: cut short in entry {storage.key}")
+        strides = [storage.dtype.itemsize * stride for stride in view.strides]
         whole = np.lib.stride_tricks.as_strided(
             numbers[view.offset :], view.shape, strides, writeable=False
         )
