@@ -1,7 +1,13 @@
 """What saves test time: programs compiled lightly, and once for all modules that ask."""
 
+import os
+
 import jax
 import pytest
+
+# Tests are for CPUs, and with libtpu installed (for tests/test_plan.py) JAX looks for more.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
 
 
 @pytest.fixture(scope="session")

@@ -153,6 +153,8 @@ def _moved(instruction: Instruction, here, parts) -> float:
         return 2 * _bytes(instruction.kind)
     if op == "dynamic-update-slice":
         return 2 * _bytes(here[instruction.operands[1]].kind)
+    if op in ("all-gather-start", "collective-permute-start"):  # whose type names both
+        return _bytes(instruction.kind)
     read = sum(_bytes(here[name].kind) for name in set(instruction.operands))
     return read + _bytes(instruction.kind)
 
@@ -162,7 +164,7 @@ def _fused(fusion: Instruction, parts) -> float:
     some a slice alone."""
     inner = parts[fusion.called("calls")]
     into = {  # arrays that are updated in place, and the size of the update
-        inner[part.operands[0]].kind: _bytes(inner[part.operands[1]].kind)
+        inner[part.operands[0]].kind: _bytes(inner[part.operands[1]].kind, everywhere=True)
         for part in inner.values()
         if part.op == "dynamic-update-slice"
     }

@@ -56,7 +56,7 @@ def table(report: dict[str, Any]) -> str:
 def _section(name: str, report: dict[str, Any]):
     part = report[name]
     there = part["bytes"]["there"]
-    title = {"step": "train step", "draw": f"draw of {report['drawn']} samples"}[name]
+    title = "train step" if name == "step" else f"draw of {report['drawn']} samples"
     yield f"{title}, compiled in {part['compile_seconds']:.0f} s"
     for key in ("arguments", "temporaries", "peak"):
         of = f"of {there / 1e9:,.0f} GB" if there and key == "peak" else ""

@@ -8,9 +8,12 @@ samples/. SIGTERM or Ctrl-C saves a checkpoint and leaves.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+import jax
 
 from w4d_jax.train.config import load_config, override
 from w4d_jax.train.loop import run
@@ -51,5 +54,14 @@ def assignments(words: list[str], parser) -> Iterator[tuple[str, str]]:
         yield key.removeprefix("--config."), text
 
 
+def remember_programs() -> None:
+    """What takes longer than a second to compile is kept on disk for the next start, in
+    JAX_COMPILATION_CACHE_DIR or in ~/.cache/w4d_jax."""
+    if jax.config.jax_compilation_cache_dir is None:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        jax.config.update("jax_compilation_cache_dir", str(Path(base) / "w4d_jax"))
+
+
 if __name__ == "__main__":
+    remember_programs()
     sys.exit(main())
