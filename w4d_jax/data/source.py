@@ -46,7 +46,9 @@ def open_source(data, split: str):
     else:
         source = StoreSource(Path(options["train" if split == "train" else "test"]))
     if anchors:
-        source = Mapped(source, anchors, data["view"], robot=data["robot"], **size)
+        source = Mapped(
+            source, anchors, data["view"], robot=data.get("robot", False), **size
+        )
     return source if kinds == ["store"] else Remember(source)
 
 
