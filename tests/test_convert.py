@@ -363,6 +363,8 @@ def test_adapters_that_do_not_fit(tmp_path, capsys):
         (wide, "stands on a matrix of 24 x 48, the base has 24 x 24"),
         ({k: x for k, x in whole.items() if ".1." not in k}, "of 1 layers, base of 2"),
         ({"a": np.ones(1)}, "no pair for blocks.0"),
+        ({k: x.astype("i1") for k, x in whole.items()}, "is int8, need float32"),
+        ({k: x[0] for k, x in whole.items()}, "is no matrix"),
     ):
         save_file(tensors, pairs)
         to = tmp_path / "ours"
@@ -370,6 +372,18 @@ def test_adapters_that_do_not_fit(tmp_path, capsys):
         error = capsys.readouterr().err
         assert re.search(said, error) and error.count("\n") == 1, error
         assert not to.exists()
+    save_file(whole, pairs)
+    for name, shape, said in (
+        ("arm_ln.weight", (7,), r"robot_tokens/norm/scale is \[7\], need \[6\]"),
+        ("learnable_domain_embeddings", (3, 24), r"domain is \[3, 24\], need \[2, 24\]"),
+        ("arm_patch_proj.weight", (20, 6), r"out/kernel is \[6, 20\], need \[6, 24\]"),
+        ("arm_cond_proj.other", (1,), "1 unknown .arm_cond_proj.other"),
+    ):
+        before = load_file(source / ADDED)
+        change(source / ADDED, **{name.replace(".", "__"): np.ones(shape, "f4")})
+        assert call("import", "--kind", "kinema4d", source, tmp_path / "ours") == 2
+        assert re.search(said, capsys.readouterr().err)
+        save_file(before, source / ADDED)
     assert call("export", "--kind", "vae", wan, tmp_path / "x") == 2
     assert "holds wan, need vae" in capsys.readouterr().err
     assert call("import", "--kind", "wan", tmp_path / "none", tmp_path / "x") == 2

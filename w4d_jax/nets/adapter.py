@@ -15,11 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from w4d_jax.nets.checkpoint import Checkpoint
+from w4d_jax.nets.checkpoint import Checkpoint, check_shapes, check_types
 from w4d_jax.nets.dit import DiTConfig
 from w4d_jax.nets.files import open_tensors, write_safetensors
 from w4d_jax.nets.kinema4d import Kinema4DConfig
 from w4d_jax.nets.lazy import Lazy, stack
+from w4d_jax.nets.models import MODELS
 from w4d_jax.nets.torch_zip import write_torch
 from w4d_jax.nets.wan_names import kinema4d_added, lora
 from w4d_jax.nets.weights import ours, theirs
@@ -60,8 +61,9 @@ def import_adapter(folder: Path, scale: float = SCALE) -> Checkpoint:
         raise InputError(f"{folder / PAIRS}: holds no pair for blocks.0.attn1.to_q")
     layers = 1 + max(map(int, re.findall(r"blocks\.(\d+)\.", " ".join(pairs))))
     table = lora(DiTConfig(layers=layers), prefixes[0])
-    leaves = {f"lora/{path}": leaf for path, leaf in ours(table, pairs).items()}
-    rank = _rank(folder / PAIRS, leaves)
+    found = _ours(folder / PAIRS, table, pairs)
+    rank = _rank(folder / PAIRS, found)
+    leaves = {f"lora/{path}": leaf for path, leaf in found.items()}
     if (folder / ADDED).exists():
         added, sizes = import_added(folder)
     else:
@@ -74,16 +76,28 @@ def import_added(folder: Path) -> tuple[dict[str, Lazy], dict]:
     """Our leaves of ADDED, and the sizes that their shapes tell."""
     tensors = open_tensors(folder / ADDED)
     variant = "act" if "arm_domain_emb" in tensors else "pm"
-    leaves = ours(kinema4d_added(variant), tensors)
-    *_, side, channels, width = leaves["robot_tokens/patch/kernel"].shape
-    grid = leaves["robot_tokens/position"].shape[:3]
+    leaves = _ours(folder / ADDED, kinema4d_added(variant), tensors)
+    *_, side, known, width = leaves["robot_tokens/patch/kernel"].shape
+    latent = leaves["robot_latent/kernel"].shape[0]
     sizes = {
         "variant": variant,
-        "mask_channels": channels - leaves["robot_latent/kernel"].shape[0],
+        "mask_channels": known - latent,
         "robot_width": width,
         "robot_patch": side,
-        "robot_grid": grid,
+        "robot_grid": leaves["robot_tokens/position"].shape[:3],
     }
+    # The smallest network that they could stand in.
+    dit = DiTConfig(
+        in_channels=known + latent,
+        out_channels=latent,
+        width=leaves["domain"].shape[-1],
+        heads=1,
+        layers=1,
+        ffn=1,
+    )
+    shapes = MODELS["kinema4d"].shapes(Kinema4DConfig(dit, **sizes))
+    shapes = {path: shapes[path] for path in shapes if path in leaves}
+    check_shapes(leaves, shapes, folder / ADDED)
     return leaves, sizes
 
 
@@ -92,6 +106,7 @@ def import_domain(folder: Path) -> dict[str, Lazy]:
     tensors = open_tensors(folder / DOMAIN)
     if list(tensors) != [""] or len(tensors[""].shape) != 2:
         raise InputError(f"{folder / DOMAIN}: need one bare tensor of 2 x width")
+    check_types(tensors, folder / DOMAIN)
     return {"domain": tensors[""]}
 
 
@@ -153,8 +168,20 @@ def _sum(name: str, kernel: Lazy, a: Lazy, b: Lazy, scale: float) -> Lazy:
     return stack(layers, tuple(shape), kernel.dtype, layer)
 
 
+def _ours(path: Path, table, tensors: Mapping[str, Lazy]) -> dict[str, Lazy]:
+    """`weights.ours`; an error names the file."""
+    try:
+        return ours(table, tensors)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
 def _rank(path: Path, leaves: Mapping[str, Lazy]) -> int:
     """The one rank of all pairs."""
+    check_types(leaves, path)
+    flat = [name for name, leaf in leaves.items() if len(leaf.shape) != 3]
+    if flat:
+        raise InputError(f"{path}: {flat[0]} is no matrix")
     ranks = {
         name: leaf.shape[2] if name.endswith("/a") else leaf.shape[1]
         for name, leaf in leaves.items()

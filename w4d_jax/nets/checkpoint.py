@@ -69,6 +69,12 @@ def check_shapes(leaves: Mapping[str, Lazy], shapes: Mapping[str, tuple], name) 
                 f"{name}: {path} is {list(leaf.shape)}, need {list(shapes[path])} by its "
                 "config; is it another model's?"
             )
+    check_types(leaves, name)
+
+
+def check_types(leaves: Mapping[str, Lazy], name) -> None:
+    """InputError for weights in anything but floating point of 16 or 32 bits."""
+    for path, leaf in leaves.items():
         if leaf.dtype.itemsize not in (2, 4) or leaf.dtype.kind not in "fV":
             raise InputError(
                 f"{name}: {path} is {leaf.dtype}, need float32, bfloat16 or float16"

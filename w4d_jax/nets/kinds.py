@@ -136,6 +136,8 @@ def export_merged(checkpoint: Checkpoint, folder: Path, limit: int = SHARD) -> N
     names = ("dit/", "text/")
     base = {k: v for k, v in checkpoint.leaves.items() if k.startswith(names)}
     added = {k: v for k, v in checkpoint.leaves.items() if not k.startswith(names)}
+    if not any(name.startswith("text/") for name in base):
+        raise InputError("this network lacks Wan's text embedder: give the Wan by --base")
     whole = checkpoint.model == "kinema4d"
     config = checkpoint.config.dit if whole else checkpoint.config
     (folder / "transformer").mkdir()

@@ -163,6 +163,12 @@ def build(config) -> GeometryTask:
     for name in ("camera", "point", "wrist"):
         if getattr(net, name) is None:
             raise InputError(f"config.model.{name}=None: this task needs the head")
+    parts = {"aggregator", "camera", "depth", "point", "track", "wrist"}
+    unknown = sorted(set(trains) - parts)
+    if unknown:
+        raise InputError(
+            f"config.model.trains: {', '.join(unknown)}; need some of {', '.join(parts)}"
+        )
     losses = config["loss"].to_dict()
     defects = filled(Defects, losses.pop("defects", {}), "loss.defects")
     losses = filled(LossConfig, losses | {"defects": defects}, "loss")

@@ -45,13 +45,14 @@ class StartConfig:
         """What does not train, drawn -> out of the base."""
         if not self.base or not model:
             return model
-        return replaced(model, base_leaves(self.base, net.dit), f"model.base {self.base}")
+        leaves = base_leaves(self.base, net.dit, variant=net.variant)
+        return replaced(model, leaves, f"model.base {self.base}")
 
     def params(self, net: Kinema4DConfig, lora: LoraConfig, params):
         """What trains, drawn -> out of the folders; what they lack of ADDED stays drawn."""
         base, name = {}, f"model.base {self.base}"
         if self.base:
-            base = base_leaves(self.base, net.dit, widen=not lora.rank)
+            base = base_leaves(self.base, net.dit, not lora.rank, net.variant)
         if not lora.rank:
             if self.adapter:
                 raise InputError(
@@ -69,12 +70,17 @@ class StartConfig:
         return new
 
 
-def base_leaves(folder: str, dit: DiTConfig, widen: bool = False) -> dict[str, Lazy]:
+def base_leaves(
+    folder: str, dit: DiTConfig, widen: bool = False, variant: str = ""
+) -> dict[str, Lazy]:
     """Those of an imported model around this transformer, nothing of them read yet.
 
-    widen: one that takes fewer channels will do.
+    widen: one that takes fewer channels will do. variant: what a Kinema4D has to be.
     """
     found, name = read_checkpoint(folder, MODELS), f"model.base {folder}"
+    is_ = getattr(found.config, "variant", variant)
+    if is_ != variant:
+        raise InputError(f"{name}: has variant {is_}, the config {variant}")
     have = getattr(found.config, "dit", found.config)
     for field in dataclasses.fields(DiTConfig):
         is_, need = getattr(have, field.name), getattr(dit, field.name)
