@@ -139,7 +139,7 @@ def test_another_model_is_refused(home, unbroken):
 def test_a_failed_start_leaves_nothing(home):
     with pytest.raises(InputError, match="no view 'top'"):
         run(home, "nothing", data__view="top")
-    with pytest.raises(InputError, match="batch=9: host 0 of 1 has 6 of 6 items"):
+    with pytest.raises(InputError, match="batch=9: there are 6 items"):
         run(home, "nothing", batch=9)
     assert not (home / "nothing").exists()
 

@@ -7,6 +7,7 @@ and depths by the nearest pixel (a mean of two surfaces lies on neither); K foll
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import grain
@@ -30,27 +31,28 @@ def batches(
     seed: int = 0,
     shuffle: bool = True,
     repeat: bool = True,
-    shard: tuple[int, int] = (0, 1),
+    rows: Sequence[int] | None = None,
     bad_share: float = 0.0,
     threads: int = 2,
     prefetch: int = 4,
 ) -> grain.IterDataset:
-    """Batches of this host's part of `source`, a random-access source of Clip.
+    """Batches of `source`, a random-access source of Clip.
 
     rgb and robot_rgb u8[B,T,H,W,3], depth and robot_depth f32[B,T,H,W], K f32[B,3,3],
     cam_from_world f32[B,T,4,4], center f32[B,3] and scale f32[B] (kin/control.py),
     id str[B]: "clip/view".
 
-    batch: clips on this host. view: one name, or several to take each clip once by each.
+    view: one name, or several to take each clip once by each.
     multiple: what both sides must be divisible by (VAE stride x patch).
     repeat: endless, in a new order each time round; else one pass, the last batch shorter.
-    shard: (this host, number of hosts); every clip goes to exactly one host a pass.
+    rows: those of a batch that this process reads; None: all. The order of clips, and so
+    every batch, is the same however many processes share it.
     bad_share: the share of unusable items to skip (`SkipBad`).
     threads: of this process. `iter(...)` has get_state() and set_state(), bit-exact.
     """
     check_sizes(frames, height, width, multiple)
     items = SkipBad(Samples(source, names(view), frames, height, width), bad_share)
-    return assemble(items, batch, seed, shuffle, repeat, shard, threads, prefetch)
+    return assemble(items, batch, seed, shuffle, repeat, rows, threads, prefetch)
 
 
 def assemble(
@@ -59,26 +61,25 @@ def assemble(
     seed: int = 0,
     shuffle: bool = True,
     repeat: bool = True,
-    shard: tuple[int, int] = (0, 1),
+    rows: Sequence[int] | None = None,
     threads: int = 2,
     prefetch: int = 4,
 ) -> grain.IterDataset:
-    """Batches of this host's part of `items`, random access to dicts of arrays; options as
-    of `batches`."""
-    host, hosts = shard
-    if not 0 <= host < hosts:
-        raise InputError(f"shard {host} of {hosts}: need 0 <= shard < {hosts}")
-    share = len(range(host, len(items), hosts))
-    if batch < 1 or share < (batch if repeat else 1):
-        raise InputError(
-            f"batch={batch}: host {host} of {hosts} has {share} of {len(items)} items"
-        )
-    data = grain.MapDataset.source(items).seed(seed)
+    """Batches of `items`, random access to dicts of arrays; options as of `batches`."""
+    if batch < 1 or len(items) < (batch if repeat else 1):
+        raise InputError(f"batch={batch}: there are {len(items)} items")
+    order = grain.MapDataset.range(len(items)).seed(seed)
     if shuffle:
-        data = data.shuffle()
+        order = order.shuffle()
     if repeat:
-        data = data.repeat()
-    data = data[host::hosts].batch(batch, drop_remainder=repeat)
+        order = order.repeat()
+
+    def read(chosen: np.ndarray) -> dict:
+        mine = chosen if rows is None else chosen[list(rows)]
+        parts = [items[int(i)] for i in mine]
+        return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+
+    data = order.batch(batch, drop_remainder=repeat).map(read)
     return data.to_iter_dataset(grain.ReadOptions(threads, prefetch))
 
 
