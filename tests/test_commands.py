@@ -14,6 +14,8 @@ from runs import REPO, write_config
 
 from w4d_jax.data.result import read_result
 from w4d_jax.data.sim.world import ARM
+from w4d_jax.nets.codec import CosineCodec
+from w4d_jax.sample.preview import image
 from w4d_jax.train import __main__ as train
 
 FRAMES, SIZE = 5, 16
@@ -48,7 +50,7 @@ def home(tmp_path_factory, light):
     run = ("--config", config, "--workdir", home / "run", "--config.steps=2")
     assert call("train", *run) == 0
     assert call("render_robot", *options(home, "render_robot")) == 0
-    assert call("simulate", *options(home, "simulate")) == 0
+    assert call("simulate", *options(home, "simulate", latents="float32")) == 0
     return home
 
 
@@ -98,7 +100,7 @@ def test_render_robot_is_the_truth(home):
 
 def test_simulate_writes_a_result(home):
     assert {p.name for p in (home / "out").iterdir()} == {
-        *("clip.npz", "rgb.mp4", "preview.gif")
+        *("clip.npz", "rgb.mp4", "preview.gif", "latent.npy")
     }
     made = read_result(home / "out")
     truth = read_result(home / "clip/truth")
@@ -110,6 +112,11 @@ def test_simulate_writes_a_result(home):
     np.testing.assert_allclose(made_poses, poses, atol=1e-5)
     # Actions are commands, the truth was measured: the arm lags a little.
     assert (made.robot_mask[0] != truth.robot_mask[0]).mean() < 0.1
+    # The latents are those that the video was decoded from.
+    (latent,) = np.load(home / "out/latent.npy")
+    assert (latent.dtype, latent.shape) == (np.float32, (2, 4, 8, 192))
+    decoded = CosineCodec((4, 4, 4)).decode(np.split(latent, 2, axis=2)[0][None])
+    np.testing.assert_array_equal(image(np.clip(decoded, -1, 1))[0], made.rgb)
 
 
 def test_evaluate(home, capsys, monkeypatch):

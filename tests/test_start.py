@@ -130,7 +130,7 @@ def test_a_run_from_imported_weights_and_its_export(
         video = np.zeros((4, *(config.data[n] for n in ("frames", "height", "width")), 3))
         return program(config)._replace(
             update=lambda state, *_: (state, {"loss": 0.0}),
-            sample=lambda *_: kinema4d.Video(video, video),
+            sample=lambda *_: kinema4d.Video(video, video, None),
         )
 
     monkeypatch.setattr(loop, "program", still)

@@ -8,6 +8,9 @@ mask, camera), rgb.mp4 and preview.gif. Frame 0 of the actions is the image. Act
 frames than the model makes at a time are simulated chunk by chunk, each from the last image
 of the one before. Several clips at once load the model once: give as many images, actions
 and outs; robot and camera are the same for all.
+
+--latents adds latent.npy, f[N,t,h,2w,C]: for each of the N chunks the codec's latent, RGB
+left and pointmap right, that the videos were decoded from, before anything was rounded.
 """
 
 import argparse
@@ -47,6 +50,13 @@ def main(arguments=None) -> int:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fps", type=float, default=4.0, help="of the video files")
+    parser.add_argument(
+        "--latents",
+        nargs="?",
+        const="float32",
+        choices=("float32", "float16"),
+        help="write the sampled latents too (float32 unless said)",
+    )
     args = parser.parse_args(arguments)
     try:
         simulate(args)
@@ -78,13 +88,18 @@ def simulate(args) -> None:
     size = tuple(run.config.data[name] for name in ("frames", "height", "width"))
     sample = jax.jit(run.task.sample)
 
-    def draw(batch, chunk):
-        key = jax.random.fold_in(jax.random.key(args.seed), chunk)
-        return sample(run.params, run.frozen, batch, key)
-
     for image, joints, out in zip(images, motions, args.out, strict=True):
+        latents = []
+
+        def draw(batch, chunk, latents=latents):
+            key = jax.random.fold_in(jax.random.key(args.seed), chunk)
+            video = sample(run.params, run.frozen, batch, key)
+            if args.latents:
+                latents.append(np.asarray(video.latent[0], args.latents))
+            return video
+
         made = rollout(draw, image, camera, robot, joints, size)
-        write_result(out, made, args.fps)
+        write_result(out, made, args.fps, np.stack(latents) if latents else None)
 
 
 def read_image(path) -> np.ndarray:

@@ -4,6 +4,8 @@
                       robot_mask bool[T,H,W], K f32[3,3], cam_from_world f32[(T,)4,4]
     OUT/rgb.mp4       the video
     OUT/preview.gif   the video, and beside it the pointmap (x red, y green, z blue)
+    OUT/latent.npy    on request: f[N,t,h,2w,C], the codec's latents (RGB left, pointmap
+                      right) that the N chunks of a long video were decoded from
 
 A pixel whose depth is unknown holds the camera's centre, so that its depth comes out as 0,
 which is how unknown reads everywhere here. The folder appears only when it is whole.
@@ -41,10 +43,13 @@ class Result(NamedTuple):
     camera: Camera
 
 
-def write_result(out, result: Result, fps: float, **more: np.ndarray) -> None:
+def write_result(
+    out, result: Result, fps: float, latent: np.ndarray | None = None, **more: np.ndarray
+) -> None:
     """Writes the folder `out`, which must not exist yet; all of it or nothing.
 
-    more: arrays that clip.npz holds as well, under names of their own.
+    latent: of latent.npy, if there is to be one. more: arrays that clip.npz holds as well,
+    under names of their own.
     """
     arrays = {name: getattr(result, name) for name in ("rgb", "pointmap", "robot_mask")}
     arrays |= {
@@ -54,6 +59,8 @@ def write_result(out, result: Result, fps: float, **more: np.ndarray) -> None:
     arrays |= more
     with new_folder(out) as folder:
         np.savez(folder / "clip.npz", **arrays)
+        if latent is not None:
+            np.save(folder / "latent.npy", latent)
         write_video(folder / "rgb.mp4", result.rgb, fps)
         write_gif(folder / "preview.gif", preview(result), fps)
 

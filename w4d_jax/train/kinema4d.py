@@ -35,6 +35,7 @@ class Video(NamedTuple):
 
     rgb: Any  # f32[B,T,H,W,3] in [-1, 1]
     pointmap: Any  # f32[B,T,H,W,3] normalised (kin/control.py)
+    latent: Any  # f32[B,t,h,2w,C] what both were decoded from, in the codec's own scale
 
 
 class Known(NamedTuple):
@@ -239,9 +240,10 @@ class Kinema4DTask:
         """The inverse of `encode`."""
         c = self.condition
         rgb, points = jnp.split(latent, 2, axis=3)
-        points = points * c.pointmap_std + c.pointmap_mean
-        pair = self.codec.decode_pair(rgb * c.rgb_std, points)
-        return Video(*(jnp.clip(video, -1, 1) for video in pair))
+        pair = rgb * c.rgb_std, points * c.pointmap_std + c.pointmap_mean
+        colours, geometry = self.codec.decode_pair(*pair)
+        videos = jnp.clip(colours, -1, 1), jnp.clip(geometry, -1, 1)
+        return Video(*videos, jnp.concatenate(pair, axis=3))
 
     def known(self, batch) -> Known:
         """From the first image (batch["rgb"][:, 0]), the camera and the robot alone."""
