@@ -1,6 +1,7 @@
 """Beside a frozen base: what trains, what a checkpoint holds, codecs out of files, and the
 presets of full size, traced without a byte of them."""
 
+import dataclasses
 import math
 
 import jax
@@ -12,10 +13,14 @@ from runs import REPO, batch_of, write_config, write_noise
 from safetensors.numpy import save_file
 
 from w4d_jax.nets import lora, vae
+from w4d_jax.nets.checkpoint import write_checkpoint
+from w4d_jax.nets.codec import WanCodec
+from w4d_jax.nets.kinds import export_kind, import_kind
 from w4d_jax.nets.kinema4d import ADDED
 from w4d_jax.nets.vae_names import vae as vae_names
 from w4d_jax.nets.weights import to_torch
 from w4d_jax.train import denoise, kinema4d, loop
+from w4d_jax.train.codec import load_codec
 from w4d_jax.train.config import load_config
 from w4d_jax.train.optim import OptimizerConfig, optimizer
 from w4d_jax.train.state import init_state, make_update
@@ -211,10 +216,30 @@ def test_a_codec_from_a_file_is_an_argument(home, batch, file):
     assert video.rgb.shape == video.pointmap.shape == (2, 5, 16, 16, 3)
 
 
+def test_a_codec_in_any_form(file, tmp_path):
+    """One file, shards of it, Wan2.1's own file, and what was imported."""
+    config = vae.VAEConfig(**SIZES)
+    for folder in ("shards", "own", "ours", "other"):
+        (tmp_path / folder).mkdir()
+    found = import_kind("vae", file[0], config)
+    write_checkpoint(tmp_path / "ours", found)
+    other = dataclasses.replace(config, mean=tuple(2.0 * m for m in config.mean))
+    write_checkpoint(tmp_path / "other", found._replace(config=other))
+    export_kind("vae", found, tmp_path / "shards", 2_000)
+    assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 3
+    export_kind("vae-original", found, tmp_path / "own")
+    own = next((tmp_path / "own").glob("*.pth"))
+    drawn = WanCodec(None, config).init(KEY)
+    for path in (tmp_path / "shards", own, tmp_path / "ours"):
+        equal(load_codec(str(path), drawn), load_codec(str(file[0]), drawn))
+    with pytest.raises(InputError, match=r"codec.wan.weights: .*other: has mean=\("):
+        load_codec(str(tmp_path / "other"), drawn)
+
+
 @pytest.mark.parametrize("kind", ["cut", "foreign", "empty", "missing", "names", "sizes"])
 def test_bad_weights(home, file, tmp_path, kind):
     path, tensors = tmp_path / "bad.safetensors", dict(file[1])
-    said = "no readable .safetensors file"
+    said = "no such file" if kind == "missing" else "no whole .safetensors file"
     if kind == "names":
         tensors.pop("quant_conv.bias")
         save_file(tensors, path)
@@ -222,13 +247,13 @@ def test_bad_weights(home, file, tmp_path, kind):
     elif kind == "sizes":
         tensors["quant_conv.bias"] = np.zeros(5, np.float32)
         save_file(tensors, path)
-        said = r"\['encoder'\]\['quant'\]\['bias'\] is \(5,\), the config needs \(32,\)"
+        said = r"encoder/quant/bias is \[5\], need \[32\] by its config"
     elif kind != "missing":
         whole = file[0].read_bytes()
         path.write_bytes({"cut": whole[:-5], "foreign": b"PK" + whole, "empty": b""}[kind])
     task = build(of_wan(home, weights=str(path)))
     frozen = jax.eval_shape(task.init, KEY)[1]
-    with pytest.raises(InputError, match=f"codec.wan.weights .*{said}") as caught:
+    with pytest.raises(InputError, match=f"codec.wan.weights: .*{said}") as caught:
         task.load(frozen)
     assert "\n" not in str(caught.value)
 
@@ -261,8 +286,10 @@ def test_full_size_traces(preset):
     task = build(config)
     params, frozen = jax.eval_shape(task.init, KEY)
     batch = shapes_of(config)
-    loss, _ = jax.eval_shape(task.loss, params, frozen, batch, KEY)
+    step = jax.value_and_grad(task.loss, has_aux=True)
+    (loss, _), gradient = jax.eval_shape(step, params, frozen, batch, KEY)
     assert loss.shape == () and loss.dtype == jnp.float32
+    assert gradient == params  # alike in shapes and types
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(params))
     video = jax.eval_shape(task.sample, params, frozen, batch, KEY)
     assert video.rgb.shape == video.pointmap.shape == (1, 49, 480, 720, 3)

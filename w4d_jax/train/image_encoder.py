@@ -1,20 +1,19 @@
-"""The image encoder that a config asks for, and its weights out of a file."""
+"""The image encoder that a config asks for, and its weights."""
 
 import dataclasses
 
 from w4d_jax.nets.clip import ClipConfig, ImageEncoder
-from w4d_jax.nets.clip_names import clip_from_torch
-from w4d_jax.nets.files import read_safetensors
-from w4d_jax.train.codec import as_drawn
 from w4d_jax.train.config import filled
+from w4d_jax.train.start import coder_weights
 from w4d_jax.types import InputError
 
 
 def build_image_encoder(config) -> tuple[ImageEncoder | None, str]:
-    """The encoder, yet without weights, and the file that holds them; (None, "") for {}.
+    """The encoder, yet without weights, and where these lie; (None, "") for {}.
 
-    config: {"clip": {"weights": a .safetensors, and the fields of ClipConfig}}. weights ""
-    draws them from the seed: for tests only.
+    config: {"clip": {"weights": transformers' file or folder, models_clip_*.pth, or an
+    imported folder, and the fields of ClipConfig}}. weights "" draws them from the seed:
+    for tests only.
     """
     if not config:
         return None, ""
@@ -26,13 +25,9 @@ def build_image_encoder(config) -> tuple[ImageEncoder | None, str]:
 
 
 def load_image_encoder(path: str, drawn: ImageEncoder | None) -> ImageEncoder | None:
-    """The encoder with the weights of the file at `path`, typed and laid as the drawn ones
-    are; `drawn` itself where path is ""."""
+    """The encoder with the weights at `path`, typed and laid as the drawn ones are; `drawn`
+    itself where path is ""."""
     if not path or drawn is None:
         return drawn
-    name = f"image.clip.weights {path}"
-    try:
-        params = clip_from_torch(drawn.config, read_safetensors(path))
-    except InputError as error:
-        raise InputError(f"{name}: {error}") from error
-    return dataclasses.replace(drawn, params=as_drawn(params, drawn.params, name))
+    given = drawn.config, drawn.params, "image.clip.weights"
+    return dataclasses.replace(drawn, params=coder_weights(path, "clip", *given))

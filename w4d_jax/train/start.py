@@ -3,6 +3,7 @@ are to lie. tools/convert.py makes the folders."""
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,6 +12,8 @@ import numpy as np
 from w4d_jax.nets.adapter import AdapterConfig, part
 from w4d_jax.nets.checkpoint import RUNTIME, placed, read_checkpoint
 from w4d_jax.nets.dit import DiTConfig
+from w4d_jax.nets.files import TORCH
+from w4d_jax.nets.kinds import KINDS, import_kind
 from w4d_jax.nets.kinema4d import ADDED, Kinema4DConfig
 from w4d_jax.nets.lazy import Lazy
 from w4d_jax.nets.weights import flat, tree
@@ -110,6 +113,35 @@ def adapter_leaves(
         if is_ != need:
             raise InputError(f"model.adapter {folder}: has {what} {is_}, the config {need}")
     return found.leaves
+
+
+def coder_weights(path: str, kind: str, config, drawn, name: str) -> Any:
+    """The weights of a codec or an image encoder in the place of drawn ones, laid and typed
+    alike. path: what tools/convert.py imports as `kind`, Wan2.1's own .pth, or what the
+    tool has made of either.
+    """
+    try:
+        if (Path(path) / "w4d.json").exists():
+            found = read_checkpoint(path, {KINDS[kind].model: type(config)})
+            _check_sizes(found.config, config, path)
+        else:
+            own = "-original" if Path(path).suffix in TORCH else ""
+            found = import_kind(kind + own, Path(path), config)
+        wanted = {
+            path: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+            for path, x in flat(drawn).items()
+        }
+        return tree(placed(found.leaves, wanted, path))
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+
+
+def _check_sizes(have, need, name) -> None:
+    """InputError for the first size of two configs that differs."""
+    for field in dataclasses.fields(need):
+        is_, wanted = getattr(have, field.name), getattr(need, field.name)
+        if field.name not in RUNTIME and is_ != wanted:
+            raise InputError(f"{name}: has {field.name}={is_}, the config {wanted}")
 
 
 def replaced(drawn, leaves: Mapping[str, Lazy], name: str, optional=()) -> Any:
