@@ -72,6 +72,7 @@ def tiny() -> ConfigDict:
             "condition": {
                 "fill": "drawn",
                 "geometry": "ground",
+                "outcomes": True,
                 "drop": 0.0,
                 "soft": 0.1,
                 "pointmap_mean": 0.0,

@@ -42,6 +42,7 @@ def test_a_batch_is_as_documented(source):
         "cam_from_world": ("float32", (2, 5, 4, 4)),
         "center": ("float32", (2, 3)),
         "scale": ("float32", (2,)),
+        "actions": ("float32", (2, 5, 8)),
     }
     assert {k: (v.dtype.name, v.shape) for k, v in out.items() if k != "id"} == want
     assert all(id.startswith("noise/") and id.endswith("/front") for id in out["id"])

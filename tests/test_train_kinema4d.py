@@ -48,6 +48,7 @@ def other_robot(batch):
     return batch | {
         "robot_depth": batch["robot_depth"][..., ::-1] * 1.3,
         "robot_rgb": batch["robot_rgb"][..., ::-1, :] // 2,
+        "actions": batch["actions"][:, ::-1],
     }
 
 
@@ -66,12 +67,16 @@ def test_learns_without_an_image_of_the_robot(home, batch):
     assert losses[2] < losses[1] <= losses[0]
 
 
-@pytest.mark.parametrize("variant", ["pm", "act"])
-def test_a_withheld_robot_leaves_no_trace(home, batch, variant):
+DRAWN = {"fill": "drawn", "geometry": "ground", "outcomes": True}
+
+
+@pytest.mark.parametrize("variant, told", [("pm", {}), ("act", {}), ("act", DRAWN)])
+def test_a_withheld_robot_leaves_no_trace(home, batch, variant, told):
     """Not one bit of the loss hangs on the robot that a sample trains without."""
 
     def loss_of(drop):
-        task = method(home, model={"variant": variant}, condition={"drop": drop})
+        condition = {"drop": drop} | told
+        task = method(home, model={"variant": variant}, condition=condition)
         params, frozen = drawn(task)
         key = jax.random.key(3)
         return jax.jit(lambda batch: task.loss(params, frozen, batch, key)[0])
@@ -81,10 +86,13 @@ def test_a_withheld_robot_leaves_no_trace(home, batch, variant):
     assert given(batch) != given(other_robot(batch))
 
 
-@pytest.mark.parametrize("fill", ["grey", "held", "drawn"])
+@pytest.mark.parametrize(
+    "fill, outcomes", [("grey", 0), ("held", 0), ("drawn", 0), ("drawn", 1)]
+)
 @pytest.mark.parametrize("geometry", ["ramp", "ground"])
-def test_nothing_from_the_future(home, batch, fill, geometry):
-    task = method(home, condition={"fill": fill, "geometry": geometry})
+def test_nothing_from_the_future(home, batch, fill, outcomes, geometry):
+    told = {"fill": fill, "geometry": geometry, "outcomes": bool(outcomes)}
+    task = method(home, condition=told)
     future = batch | {
         "rgb": np.concatenate([batch["rgb"][:, :1], 255 - batch["rgb"][:, 1:]], 1),
         "depth": 2 * batch["depth"] + 1,

@@ -40,7 +40,7 @@ def batches(
 
     rgb and robot_rgb u8[B,T,H,W,3], depth and robot_depth f32[B,T,H,W], K f32[B,3,3],
     cam_from_world f32[B,T,4,4], center f32[B,3] and scale f32[B] (kin/control.py),
-    id str[B]: "clip/view".
+    actions f32[B,T,8] (types.Clip), id str[B]: "clip/view".
 
     view: one name, or several to take each clip once by each.
     multiple: what both sides must be divisible by (VAE stride x patch).
@@ -135,9 +135,8 @@ def sample(clip: Clip, view: str, frames: int, height: int, width: int) -> dict:
         raise InputError(
             f"clip {clip.id}: view {view!r} is uncalibrated; prepare with its camera"
         )
-    camera, rgb, depth, robot_depth, robot_rgb = cut(
-        clip.views[view], pick(clip, frames), height, width
-    )
+    at = pick(clip, frames)
+    camera, rgb, depth, robot_depth, robot_rgb = cut(clip.views[view], at, height, width)
     center, scale = normaliser(clip.meta["reach"], camera)
     return {
         "rgb": rgb,
@@ -148,6 +147,7 @@ def sample(clip: Clip, view: str, frames: int, height: int, width: int) -> dict:
         "cam_from_world": camera.cam_from_world,
         "center": np.asarray(center, np.float32),
         "scale": np.asarray(scale, np.float32),
+        "actions": np.asarray(clip.actions[at], np.float32),
         "id": f"{clip.id}/{view}",
     }
 

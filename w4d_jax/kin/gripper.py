@@ -6,9 +6,11 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from w4d_jax.kin import se3
 from w4d_jax.types import InputError
 
 SLACK = 2e-3  # metres that a recorded opening may overstep the gripper's
+TIP = 0.02  # metres of the fingers' ends between which things are held
 
 
 class Gripper(NamedTuple):
@@ -91,6 +93,49 @@ def finger_joints(gripper: Gripper, opening) -> np.ndarray:
         )
     columns = [np.interp(opening, gripper.opening, q) for q in gripper.q.T]
     return np.stack(columns, -1).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=64)
+def grip_point(robot) -> np.ndarray:
+    """f32[3] metres in `hand_link`: the middle of what lies between the finger tips.
+
+    The tips are the last TIP of the links that move beyond the hand, in the direction from
+    its origin to their middle; of a hand that moves nothing, of the hand itself.
+    """
+    hand = robot.link_index(hand_link(robot))
+    frame, (parent, _, behind, _) = robot.tree.link[hand], _depths(robot.tree)
+    poses = np.asarray(robot.link_poses(robot.neutral), np.float64)
+    hand_from_link = np.linalg.inv(poses[hand]) @ poses
+    own, fingers = [np.zeros((1, 3))], []
+    for k, i in enumerate(robot.tree.link):
+        corners = robot.triangles.corners[robot.triangles.link == k].reshape(-1, 3)
+        if not _stands_on(parent, i, frame) or not len(corners):
+            continue
+        points = corners @ hand_from_link[k, :3, :3].T + hand_from_link[k, :3, 3]
+        (fingers if behind[i] > behind[frame] else own).append(points)
+    points = np.concatenate(fingers or own)
+    along = points @ _middle(points)
+    ends = along >= along.max() - TIP * np.linalg.norm(_middle(points))
+    return _middle(points[ends]).astype(np.float32)
+
+
+def grip_actions(robot, joints) -> np.ndarray:
+    """What joints f32[T,J] do with the grip, as `Clip.actions` say it: xyz + quaternion
+    wxyz of `grip_point` and the opening in metres (0 where nothing opens), f32[T,8]."""
+    hand = robot.link_poses(joints)[:, robot.link_index(hand_link(robot))]
+    at = se3.transform(hand, grip_point(robot)[None])[:, 0]
+    pose = np.asarray(se3.xyz_quat_from_pose(se3.rigid(hand[:, :3, :3], at)))
+    gripper, opening = gripper_of(robot), np.zeros(len(joints))
+    if gripper is not None:
+        q = gripper.q[:, 0] * np.sign(gripper.q[-1, 0] - gripper.q[0, 0])
+        have = joints[:, gripper.joints[0]] * np.sign(gripper.q[-1, 0] - gripper.q[0, 0])
+        opening = np.interp(have, q, gripper.opening)
+    return np.column_stack([pose, opening]).astype(np.float32)
+
+
+def _middle(points) -> np.ndarray:
+    """Of the box round points f[N,3]."""
+    return (points.min(0) + points.max(0)) / 2
 
 
 def _depths(tree) -> tuple[tuple[int, ...], np.ndarray, np.ndarray, np.ndarray]:

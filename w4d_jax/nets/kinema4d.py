@@ -18,6 +18,7 @@ from w4d_jax.types import InputError
 # What the paper trains: low-rank pairs on these modules, and these subtrees in full.
 LORA_TARGETS = r"dit/blocks/(self|cross)/[qkvo]"
 ADDED = ("domain", "robot_tokens", "robot_latent")
+GATE = 16.0  # times a guess for a gate of 1: residuals are learned at about 16 to the unit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,11 +29,16 @@ class Kinema4DConfig:
     crossed: each half is also given the other's condition latent, channel by channel. The
     reference leaves it to attention to find the same place in the other half; learning that
     takes a small network longer than anything else.
+
+    guesses: further latents that come with the condition, each a change that may come true
+    or not, cell by cell. The network is shown them and adds each with a gate of its own:
+    what is already drawn has only to be chosen, not painted through D channels.
     """
 
     dit: DiTConfig
     variant: str = "pm"
     crossed: bool = False
+    guesses: int = 0
     modalities: int = 2
     mask_channels: int = 4  # video frames of one latent frame
     robot_width: int = 128
@@ -43,14 +49,20 @@ class Kinema4DConfig:
         object.__setattr__(self, "robot_grid", tuple(self.robot_grid))
         if self.variant not in ("pm", "act"):
             raise InputError(f"variant={self.variant!r}: need pm or act")
-        latents = 3 if self.crossed else 2
-        need = latents * self.dit.out_channels + self.mask_channels
+        told = 1 + self.guesses
+        latents = 1 + (2 * told if self.crossed else told)
+        need = latents * self.channels + self.mask_channels
         if self.dit.in_channels != need:
             raise InputError(
                 f"in_channels={self.dit.in_channels}: need {need} (mask "
-                f"{self.mask_channels}, {latents} latents of {self.dit.out_channels} with "
-                f"crossed={self.crossed})"
+                f"{self.mask_channels}, {latents} latents of {self.channels} with "
+                f"crossed={self.crossed}, guesses={self.guesses})"
             )
+
+    @property
+    def channels(self) -> int:
+        """C of a latent. A gate for each guess comes out of the transformer before them."""
+        return self.dit.out_channels - self.guesses
 
     @property
     def robot_modalities(self) -> int:
@@ -70,11 +82,12 @@ def kinema4d_14b() -> dict:
 class Kinema4D(nn.Module):
     """The velocity (or whatever it is trained for) of a joint latent, given the robot.
 
-    noisy f[B,t,h,W,C], condition f[B,t,h,W,M+C] (mask, then latent of the first frame),
-    robot f[B,t,h,w,M+C] (mask, then latent of the robot alone), time f[B] in 0..1000,
-    image f[B,I,image_dim] or None -> f32[B,t,h,W,C]. W is the joint width: `modalities` x
-    one width; the robot's w is `robot_modalities` x one width. `gain` f[] scales the
-    robot's projection: 2 is the second forward of the authors' sampler (it adds it twice).
+    noisy f[B,t,h,W,C], condition f[B,t,h,W,M+C+GC] (mask, latent of the first frame, then
+    G guesses), robot f[B,t,h,w,M+C] (mask, then latent of the robot alone), time f[B] in
+    0..1000, image f[B,I,image_dim] or None -> f32[B,t,h,W,C]. W is the joint width:
+    `modalities` x one width; the robot's w is `robot_modalities` x one width. `gain` f[]
+    scales the robot's projection: 2 is the second forward of the authors' sampler (it adds
+    it twice).
     """
 
     config: Kinema4DConfig
@@ -84,20 +97,25 @@ class Kinema4D(nn.Module):
         self.dit = DiT(config.dit)
         self.robot_tokens = RobotTokens(config)
         self.robot_latent = config.dit.linear(
-            config.dit.out_channels, "robot_latent", kernel_init=zeros
+            config.channels, "robot_latent", kernel_init=zeros
         )
         shape = (config.modalities, config.dit.width)
         self.domain = self.param("domain", zeros, shape, jnp.float32)
 
     def __call__(self, noisy, condition, robot, time, image=None, gain=1.0):
-        _check(self.config, noisy, condition, robot)
-        x = [noisy, self.inject(condition, robot, gain)]
-        if self.config.crossed:
-            latent = condition[..., self.config.mask_channels :]
-            x.append(jnp.roll(latent, latent.shape[3] // self.config.modalities, axis=3))
+        config = self.config
+        _check(config, noisy, condition, robot)
+        known = condition[..., config.mask_channels :]
+        condition, guesses = jnp.split(condition, [robot.shape[-1]], axis=-1)
+        x = [noisy, self.inject(condition, robot, gain), guesses]
+        if config.crossed:
+            x.append(jnp.roll(known, known.shape[3] // config.modalities, axis=3))
         tokens = self.embed(jnp.concatenate(x, -1))
-        phases = joint_rope(tokens.shape[1:4], self.config)
-        return self.dit.transform(tokens, phases, time, self.robot_tokens(robot), image)
+        phases = joint_rope(tokens.shape[1:4], config)
+        x = self.dit.transform(tokens, phases, time, self.robot_tokens(robot), image)
+        gates, x = jnp.split(x, [config.guesses], axis=-1)
+        guesses = guesses.reshape(*gates.shape, config.channels)
+        return x + GATE * jnp.einsum("...g,...gc->...c", gates, guesses)
 
     def inject(self, condition, robot, gain=1.0):
         """The condition f[B,t,h,W,M+C] with the robot's mask and latent written into it."""
@@ -159,10 +177,10 @@ def _check(config: Kinema4DConfig, noisy, condition, robot) -> None:
             f"{[t, h, config.modalities * w]} ({config.modalities} modalities of "
             f"robot_grid {config.robot_grid} x robot_patch {config.robot_patch})"
         )
-    channels = config.mask_channels + config.dit.out_channels
-    for name, x, modalities in (
-        ("condition", condition, config.modalities),
-        ("robot condition", robot, config.robot_modalities),
+    C, robot_channels = config.channels, config.mask_channels + config.channels
+    for name, x, modalities, channels in (
+        ("condition", condition, config.modalities, robot_channels + config.guesses * C),
+        ("robot condition", robot, config.robot_modalities, robot_channels),
     ):
         need = (B, t, h, modalities * w, channels)
         if x.shape != need:

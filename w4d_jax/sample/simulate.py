@@ -15,6 +15,7 @@ from w4d_jax.data.result import Result
 from w4d_jax.kin import Robot
 from w4d_jax.kin.camera import to_world
 from w4d_jax.kin.control import Normaliser, denormalise, normaliser
+from w4d_jax.kin.gripper import grip_actions
 from w4d_jax.kin.render import draw_robot
 from w4d_jax.sample.preview import image as to_image
 from w4d_jax.types import Camera, InputError
@@ -51,6 +52,7 @@ def known_batch(
         "cam_from_world": poses[None],
         "center": center[None],
         "scale": scale[None],
+        "actions": grip_actions(robot, joints)[None],
     }
 
 

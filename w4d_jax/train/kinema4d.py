@@ -15,7 +15,7 @@ from w4d_jax.kin.camera import ground_depth
 from w4d_jax.kin.control import Normaliser, control_signal, scene_pointmap
 from w4d_jax.nets import condition as given
 from w4d_jax.nets.clip import ImageEncoder
-from w4d_jax.nets.codec import Codec
+from w4d_jax.nets.codec import Codec, CosineCodec
 from w4d_jax.nets.condition import unit
 from w4d_jax.nets.dit import DiTConfig
 from w4d_jax.nets.grid import latent_shape
@@ -26,6 +26,7 @@ from w4d_jax.train.config import filled
 from w4d_jax.train.denoise import FlowConfig, Net, SamplerConfig, draw, field, losses
 from w4d_jax.train.image_encoder import build_image_encoder, load_image_encoder
 from w4d_jax.train.lora import LoraConfig
+from w4d_jax.train.outcome import COUNT, outcomes
 from w4d_jax.train.start import StartConfig
 from w4d_jax.types import InputError
 
@@ -41,7 +42,7 @@ class Video(NamedTuple):
 class Known(NamedTuple):
     """What the network is told; channels last, modalities joined along the width."""
 
-    condition: Any  # f32[B,t,h,2w,M+C] mask, then the latent of the first frame
+    condition: Any  # f32[B,t,h,2w,M+C+GC] mask, latent of the first frame, guesses
     robot: Any  # f32[B,t,h,w,M+C] mask, then the latent of the robot alone; 2w for "act"
     blind: Any  # the condition of one who does not know the robot's motion
     image: Any = None  # f32[B,I,image_dim] tokens of the first image, if the network looks
@@ -70,10 +71,13 @@ class ConditionConfig:
     itself; "drawn", the image with the robot taken away and drawn where it will be.
     geometry: what stands in for the unknown first pointmap: "ramp", one for all cameras, or
     "ground", the plane that the robot stands on, as this camera sees it.
+    outcomes: what may come of the hand's motion is drawn too, for the network to choose
+    from (train/outcome.py). It takes fill "drawn" and a codec in which changes add up.
     """
 
     fill: Literal["grey", "held", "drawn"] = "grey"
     geometry: Literal["ramp", "ground"] = "ramp"
+    outcomes: bool = False
     drop: float = 0.0  # share of samples that train without the robot, for real guidance
     soft: float = 0.1  # share of the robot mask's ones that train as 0.5
     # What is learned is (latent - mean) / std, one pair for all channels of a kind. With
@@ -117,7 +121,8 @@ class Kinema4DTask:
         t, h, w = self.grid
         C, M = self.codec.channels, self.codec.stride[0]
         n = self.net.config.robot_modalities
-        sizes = [(t, h, 2 * w, C), (t, h, 2 * w, M + C), (t, h, n * w, M + C)]
+        told = M + C + self.net.config.guesses * C
+        sizes = [(t, h, 2 * w, C), (t, h, 2 * w, told), (t, h, n * w, M + C)]
         noisy, condition, robot = (jnp.zeros((1, *size)) for size in sizes)
         image = jnp.zeros((1, 1, dit.image_dim)) if dit.image_dim else None
         variables = self.net.init(key, noisy, condition, robot, jnp.zeros(1), image)
@@ -173,7 +178,8 @@ class Kinema4DTask:
 
     def anchor(self, known: Known):
         """The condition's latent on the scale of what is learned, f32[B,t,h,2w,C]."""
-        return self.scaled(known.condition[..., self.codec.stride[0] :])
+        M, C = self.codec.stride[0], self.codec.channels
+        return self.scaled(known.condition[..., M : M + C])
 
     def network(self, variables, known: Known, gain=1.0) -> Net:
         """The network of `variables`, told what is known."""
@@ -257,10 +263,9 @@ class Kinema4DTask:
         mask = jnp.asarray(given.first_frame_mask(self.grid, M))
         mask = jnp.broadcast_to(mask, (len(cells), *mask.shape))
         blind = told.get("blind_latent", told["condition_latent"])
-        condition, blind = (
-            jnp.concatenate([mask, latent], -1)
-            for latent in (told["condition_latent"], blind)
-        )
+        guesses = [told["outcome_latent"]] if self.condition.outcomes else []
+        condition = jnp.concatenate([mask, told["condition_latent"], *guesses], -1)
+        blind = jnp.concatenate([mask, blind, *map(jnp.zeros_like, guesses)], -1)
         return Known(condition, robot, blind, self.image_tokens(batch))
 
     def told(self, batch):
@@ -280,11 +285,22 @@ class Kinema4DTask:
         if self.condition.fill == "drawn":
             latents["blind_latent"] = latents["condition_latent"]
             colours = uncover(colours, seen)
+            if self.condition.outcomes:
+                made = outcomes(colours, ground, batch, norms)
+                latents["outcome_latent"] = self.changes(*made)
             if act:
                 colours = colours.at[:, 1:].set(over(seen, rgb, colours)[:, 1:])
             drawn = self.codec.encode_pair(colours, over(seen, points, ground))
             latents["condition_latent"] = drawn
         return latents
+
+    def changes(self, rgb, points):
+        """Of G changes f[G,B,T,H,W,3] each -> f[B,t,h,2w,GC]."""
+        pairs = [
+            jnp.concatenate([self.codec.encode(change) for change in pair], axis=3)
+            for pair in zip(rgb, points, strict=True)
+        ]
+        return jnp.concatenate(pairs, -1)
 
     def image_tokens(self, batch):
         """Of the first image, f32[B,I,image_dim], for a network that looks at them."""
@@ -372,11 +388,19 @@ def build(config) -> Kinema4DTask:
             f"data {data['height']}x{data['width']}: latent of {h} x {w} cells, need "
             f"multiples of model.robot_patch={side}"
         )
-    latents = 3 if model.get("crossed") else 2  # noisy, condition, the other's condition
-    channels = {"in_channels": latents * C + M, "out_channels": C}
+    known = filled(ConditionConfig, config["condition"], "condition")
+    guesses = COUNT if known.outcomes else 0
+    if guesses and not (known.fill == "drawn" and isinstance(codec, CosineCodec)):
+        raise InputError(
+            f"condition.outcomes with fill={known.fill!r}, codec {type(codec).__name__}: "
+            "need fill='drawn' and codec.cosine, in which changes add up"
+        )
+    told = (1 + guesses) * (2 if model.get("crossed") else 1)  # the other half's too
+    channels = {"in_channels": (1 + told) * C + M, "out_channels": C + guesses}
     dit = filled(DiTConfig, {**model.pop("dit"), **channels}, "model.dit")
     start = {name: model.pop(name) for name in ("base", "adapter") if name in model}
-    joint = {"dit": dit, "mask_channels": M, "robot_grid": (t, h // side, w // side)}
+    grid = t, h // side, w // side
+    joint = {"dit": dit, "mask_channels": M, "robot_grid": grid, "guesses": guesses}
     net = Kinema4D(filled(Kinema4DConfig, {**model, **joint}, "model"))
     return Kinema4DTask(
         net,
@@ -387,7 +411,7 @@ def build(config) -> Kinema4DTask:
         filled(StartConfig, start, "model"),
         filled(LoraConfig, config["lora"], "lora"),
         filled(RobotFlowConfig, config["flow"], "flow"),
-        filled(ConditionConfig, config["condition"], "condition"),
+        known,
         filled(SamplerConfig, config["sampler"], "sampler"),
         data["frames"],
         data["height"],

@@ -1,0 +1,86 @@
+"""The first image as it would look if the hand took along what it met.
+
+Where a hand goes is known; whether it holds anything is not. Kinematics can still draw what
+would be seen if it did. The hand met whatever it may hold where it had come down; from then
+on that thing moves as the hand does, as a rigid body. What the image shows round the grip
+is taken to lie in the plane through the grip that faces the camera: a homography a frame.
+A network that is shown this beside the untouched image has only to tell, place by place,
+which of the two comes true. World: z is up.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.ndimage import map_coordinates
+
+from w4d_jax.kin import se3
+from w4d_jax.kin.camera import pixel_rays, project
+
+DOWN = 0.005  # metres above the lowest that still count as low
+SHUT = 0.01  # metres of opening that tell shut from not yet shut, or open again
+REACH = 0.10  # metres round the grip that may be taken along
+
+
+class Grip(NamedTuple):
+    """In each frame: whether the hand has met something that it may hold, bool[T], and the
+    poses world_from_grip f[T,4,4], their origin between the finger tips, where it did and
+    where it last held it."""
+
+    holds: Any
+    met: Any
+    last: Any
+
+
+def follow(actions) -> Grip:
+    """actions f[T,8]: xyz + quaternion wxyz of the grip, and the opening in metres."""
+    grip = se3.pose_from_xyz_quat(actions[:, :7])
+    met, last = held(actions[:, 2], actions[:, 7])
+    return Grip(met < jnp.arange(len(met)), grip[met], grip[last])
+
+
+def held(height, opening):
+    """When the hand met what it may hold in each frame, and when it last held it.
+
+    height f[T] of the grip and opening f[T] of the fingers, metres -> frames i32[T] (met,
+    last), met <= last <= t. Met: where the hand first was as low as it has been by t. Last:
+    fingers that have shut since hold on until they open again; a fist pushes while it stays
+    low. A hand on its way down has met nothing: met = last = t.
+    """
+    now = jnp.arange(len(height))
+    lowest = jax.lax.cummin(height)
+    met = jnp.argmax(height <= lowest[:, None] + DOWN, 1)
+    since = (now >= met[:, None]) & (now <= now[:, None])
+    tightest = jnp.min(jnp.where(since, opening, jnp.inf), 1, keepdims=True)
+    before = jnp.maximum(opening[met], opening[jnp.maximum(met - 1, 0)])[:, None]
+    shut = opening < before - SHUT
+    low = height <= lowest[:, None] + DOWN
+    holds = since & (opening <= tightest + SHUT) & (shut | low)
+    return met, jnp.maximum(met, jnp.max(jnp.where(holds, now, 0), 1))
+
+
+def carried(image, K, cam_from_world, grip: Grip):
+    """image f[H,W,C] of frame 0, K f[3,3], cam_from_world f[T,4,4] -> f[T,H,W,C]: in each
+    frame, what the image shows at the place that the hand has brought here."""
+    H, W, _ = image.shape
+    rays = pixel_rays(K, H, W).reshape(H * W, 3)
+    met_from_last = jnp.matmul(grip.met, se3.invert(grip.last), precision="highest")
+
+    def frame(cam, last, met_from_last):
+        x = rays * (cam @ last[:, 3])[2]
+        x = se3.transform(met_from_last, se3.transform(se3.invert(cam), x))
+        u, v = project(se3.transform(cam_from_world[0], x), K).T - 0.5
+        look = jax.vmap(lambda c: map_coordinates(c, [v, u], 1, "nearest"), -1, -1)
+        return look(image).reshape(image.shape)
+
+    return jax.vmap(frame)(cam_from_world, grip.last, met_from_last)
+
+
+def around(K, cam_from_world, pose, height: int, width: int):
+    """The plane through a grip that faces the camera: its depth f[T,H,W] in metres, and
+    which pixels of it lie within REACH of the grip, bool[T,H,W]. pose f[T,4,4]."""
+    at = jnp.einsum("tij,tj->ti", cam_from_world, pose[..., 3], precision="highest")
+    at = at[:, None, None, :3]
+    depth = jnp.broadcast_to(at[..., 2], (len(at), height, width))
+    gap = depth[..., None] * pixel_rays(K, height, width) - at
+    return depth, (depth > 0) & (jnp.linalg.norm(gap, axis=-1) < REACH)
