@@ -23,7 +23,7 @@ MAY_IMPORT = {
 }
 # Inside train: the maths knows nothing of the loop, and sampling uses the maths alone.
 LOOP = {"__main__", "loop", "meter", "optim", "program", "save", "shard", "state"}
-LOOP |= {"workdir"}
+LOOP |= {"cluster", "feed", "stop", "workdir"}
 FRAMEWORK_HOMES = {
     "flax": {"nets"},
     "optax": {"train/optim.py", "train/state.py"},

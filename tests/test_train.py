@@ -1,5 +1,6 @@
 """The loop: it learns, resumes to the bit, survives damage, and says what is wrong."""
 
+import itertools
 import json
 import os
 import shutil
@@ -15,8 +16,7 @@ import numpy as np
 import pytest
 from runs import REPO, metrics_of, write_config, write_noise
 
-from w4d_jax.data.pipeline import assemble
-from w4d_jax.train import loop
+from w4d_jax.train import feed, loop
 from w4d_jax.train.config import load_config, override
 from w4d_jax.train.optim import OptimizerConfig, optimizer, schedule
 from w4d_jax.train.save import Checkpoints
@@ -74,7 +74,8 @@ def assert_same_run(one, other):
     assert step == other_step == int(state.step) and data == other_data
     jax.tree.map(np.testing.assert_array_equal, state, other_state)
     for line, other_line in zip(metrics_of(one), metrics_of(other), strict=True):
-        assert line | {"seconds": 0} == other_line | {"seconds": 0}
+        clock = {"seconds": 0, "waited": 0}
+        assert line | clock == other_line | clock
 
 
 def test_a_run_leaves_what_the_design_says(unbroken):
@@ -145,15 +146,23 @@ def test_a_failed_start_leaves_nothing(home):
 
 
 def test_a_loss_that_is_no_number(home, monkeypatch):
-    def poisoned(*given, **options):
-        for i, batch in enumerate(assemble(*given, **options)):
-            yield batch | {"scale": batch["scale"] * (np.nan if i == 2 else 1)}
+    """It ends the run by name; the state without that step is saved, and goes on."""
+    sound, count = feed.Feed.__next__, itertools.count(1)
 
-    monkeypatch.setattr(loop, "assemble", poisoned)
-    with pytest.raises(InputError, match=r"^step 3: loss is nan; clips noise/\d/front, no"):
-        run(home, "nan", checkpoint_every=100)
-    assert [x["step"] for x in metrics_of(home / "nan") if x["loss"] is None] == [3]
-    assert not list((home / "nan/checkpoints").iterdir())
+    def poisoned(data):
+        batch, ids = sound(data)
+        scale = batch["scale"] * (np.nan if next(count) == 3 else 1)
+        return batch | {"scale": scale}, ids
+
+    monkeypatch.setattr(feed.Feed, "__next__", poisoned)
+    said = r"^step 3: loss is nan, .*; clips noise/\d/front, noise.* saved as step 4: the"
+    with pytest.raises(InputError, match=said):
+        run(home, "nan", steps=6, checkpoint_every=100)
+    lines = metrics_of(home / "nan")
+    assert [x["step"] for x in lines if x["loss"] is None] == [3] and len(lines) == 4
+    run(home, "nan", steps=6)
+    assert metrics_of(home / "nan")[-1]["step"] == 6
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state_of(home / "nan")[1]))
 
 
 def test_sigterm_saves_and_leaves(home, light):

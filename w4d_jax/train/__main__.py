@@ -4,18 +4,21 @@
         [--config.key=value ...]
 
 DIR receives config.json, metrics.jsonl (a line a report), tensorboard/, checkpoints/ and
-samples/. SIGTERM or Ctrl-C saves a checkpoint and leaves.
+samples/. SIGTERM or Ctrl-C saves a checkpoint and leaves. Many processes train as one where
+--config.cluster or their environment says so: docs/clusters.md.
 """
 
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 
-from w4d_jax.train.config import load_config, override
+from w4d_jax.train.cluster import ClusterConfig, join, leave
+from w4d_jax.train.config import filled, load_config, override
 from w4d_jax.train.loop import run
 from w4d_jax.types import InputError
 
@@ -35,6 +38,7 @@ def main(arguments=None) -> int:
         config = load_config(args.config)
         for key, text in changes:
             override(config, key, text)
+        join(filled(ClusterConfig, config.cluster, "cluster"))
         run(config, Path(args.workdir or f"runs/{config.name}"))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -64,4 +68,9 @@ def remember_programs() -> None:
 
 if __name__ == "__main__":
     remember_programs()
-    sys.exit(main())
+    try:
+        status = main()
+    except Exception:
+        traceback.print_exc()
+        status = 1
+    leave(status)

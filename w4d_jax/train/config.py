@@ -8,18 +8,24 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 from ml_collections import ConfigDict
 
+from w4d_jax.train.cluster import ClusterConfig
 from w4d_jax.types import InputError
+
+# Of the machine more than of the run: what a config need not say.
+# patience: seconds that a batch may take to come.
+DEFAULTS = {"cluster": dataclasses.asdict(ClusterConfig()), "patience": 600.0}
 
 
 def load_config(spec: str) -> ConfigDict:
-    """FILE.py[:preset] -> what the file's get_config(preset) returns, locked."""
+    """FILE.py[:preset] -> what the file's get_config(preset) returns, with DEFAULTS."""
     file, _, preset = spec.partition(":")
     if not Path(file).is_file():
         raise InputError(f"config {file}: no such file")
     get_config = runpy.run_path(file).get("get_config")
     if get_config is None:
         raise InputError(f"config {file}: need a function get_config(preset)")
-    return (get_config(preset) if preset else get_config()).lock()
+    config = get_config(preset) if preset else get_config()
+    return ConfigDict({**DEFAULTS, **config}).lock()
 
 
 def override(config: ConfigDict, key: str, text: str) -> None:

@@ -52,6 +52,19 @@ class Meter:
         self._events.close()
 
 
+class Silence:
+    """The meter of a process that is not the first."""
+
+    def report(self, step: int, metrics: dict[str, float]) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 def _forget_after(path: Path, step: int) -> None:
     """Drops what an interrupted run reported beyond the checkpoint that it resumes from."""
     if not path.exists():

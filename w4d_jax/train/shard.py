@@ -74,6 +74,27 @@ def batch_sharding(mesh: Mesh, batch: int, accumulate: int = 1) -> NamedSharding
     return NamedSharding(mesh, P(BATCH))
 
 
+def rows_here(spread: NamedSharding, batch: int) -> list[int]:
+    """The rows of a batch that lie on this process's devices, ascending."""
+    parts = spread.addressable_devices_indices_map((batch,)).values()
+    return sorted({row for part in parts if part for row in range(batch)[part[0]]})
+
+
+def laid(spread: NamedSharding, rows, which: list[int], batch: int):
+    """Host arrays f[R,...] of the rows `which` -> the batch f[B,...] that all processes
+    make together, each of its own rows."""
+    at = {row: i for i, row in enumerate(which)}
+
+    def place(x):
+        def part(index):
+            first, *_, last = range(batch)[index[0]]
+            return x[at[first] : at[last] + 1]
+
+        return jax.make_array_from_callback((batch, *x.shape[1:]), spread, part)
+
+    return jax.tree.map(place, rows)
+
+
 def repeated(mesh: Mesh, batch):
     """The batch of host arrays, its examples repeated until they go round the devices."""
     parts = _examples(mesh)

@@ -38,7 +38,8 @@ def make_update(
     loss(params, frozen, batch, key) -> (f32[], metrics); frozen are the leaves that do not
     train (the base model under a LoRA), key the run's key: the step is folded in here, so
     that a resumed run draws what the unbroken one would have drawn. The gradient is the
-    mean over `accumulate` parts of the batch, one after the other.
+    mean over `accumulate` parts of the batch, one after the other. Where loss or gradient
+    is not a finite number, the step counts and changes nothing.
     """
     gradient = jax.value_and_grad(loss, has_aux=True)
 
@@ -51,8 +52,12 @@ def make_update(
         updates, opt = tx.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = average(state.ema, params, state.step, ema_decay)
-        metrics = {"loss": value, "grad_norm": optax.tree.norm(grads), **metrics}
-        return TrainState(state.step + 1, params, ema, opt), metrics
+        norm = optax.tree.norm(grads)
+        well = jnp.isfinite(value) & jnp.isfinite(norm)
+        new, old = (params, ema, opt), (state.params, state.ema, state.opt)
+        kept = jax.tree.map(lambda new, old: jnp.where(well, new, old), new, old)
+        metrics = {"loss": value, "grad_norm": norm, **metrics}
+        return TrainState(state.step + 1, *kept), metrics
 
     def over_parts(params, frozen, batch, key):
         def add(total, part):
