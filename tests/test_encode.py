@@ -15,9 +15,14 @@ import pytest
 from runs import REPO, write_config, write_noise
 
 from w4d_jax.data.encoded import Encoded, EncodedSource, pack, unpack
+from w4d_jax.nets.checkpoint import Checkpoint, write_checkpoint
+from w4d_jax.nets.kinds import export_kind
+from w4d_jax.nets.lazy import digest, held
+from w4d_jax.nets.weights import flat
 from w4d_jax.train import kinema4d
+from w4d_jax.train.codec import build_codec
 from w4d_jax.train.config import load_config
-from w4d_jax.train.encode import encode, settings
+from w4d_jax.train.encode import encode, settings, weights
 from w4d_jax.train.task import build
 from w4d_jax.types import InputError
 
@@ -183,6 +188,28 @@ def test_a_stopped_host_goes_on_and_a_finished_one_rests(home, tmp_path):
         encode(config, "train", out)
     with pytest.raises(InputError, match="encoded with fill drawn, the config has held"):
         EncodedSource(out, settings(config))
+
+
+def test_clips_of_other_weights_are_refused(home, one_host, tmp_path):
+    """What drew them or a digest of their values, in whatever files they are."""
+    config = config_of(home, "learned", one_host)
+    assert len(build(config).items("train")) == CLIPS
+    coder, _ = build_codec(config.codec)
+    params = jax.jit(coder.init)(jax.random.key(config.seed)).params
+    leaves = {path: held(np.asarray(x)) for path, x in flat(params).items()}
+    made = Checkpoint("vae", coder.config, leaves)
+    for folder, write in (("ours", write_checkpoint), ("theirs", export_vae)):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder, made)
+        config.codec.wan.weights = str(tmp_path / folder)
+        assert weights(config)["codec weights"] == digest(leaves)
+    said = rf"codec weights drawn by seed 0, the config has {digest(leaves)}; encode again"
+    with pytest.raises(InputError, match=said):
+        build(config).items("train")
+
+
+def export_vae(folder, checkpoint):
+    export_kind("vae", checkpoint, folder)
 
 
 def test_parts_are_asked_for(home, tmp_path):

@@ -17,8 +17,14 @@ from w4d_jax.data.encoded import Encoded, label, pack, part
 from w4d_jax.data.pipeline import Samples, check_sizes, names
 from w4d_jax.data.source import Part, open_source
 from w4d_jax.data.store import Records, write
+from w4d_jax.nets.clip import ImageEncoder
+from w4d_jax.nets.codec import WanCodec
+from w4d_jax.nets.lazy import digest
+from w4d_jax.train.codec import build_codec
+from w4d_jax.train.image_encoder import build_image_encoder
 from w4d_jax.train.kinema4d import build
 from w4d_jax.train.shard import batch_sharding, make_mesh
+from w4d_jax.train.start import coder_leaves
 from w4d_jax.types import InputError
 
 # Where weights lie and how precisely they work, not what is computed with them.
@@ -26,7 +32,7 @@ RUNTIME = ("weights", "dtype", "param_dtype", "chunk")
 
 
 def settings(config) -> dict[str, Any]:
-    """What the numbers of an encoded clip hang on, but for the weights themselves."""
+    """What the numbers of an encoded clip hang on."""
     data, condition, model = config["data"], config["condition"], config["model"]
 
     def sizes(group):
@@ -43,6 +49,22 @@ def settings(config) -> dict[str, Any]:
         "variant": model["variant"],
         "fill": condition["fill"],
         "geometry": condition["geometry"],
+        **weights(config),
+    }
+
+
+def weights(config) -> dict[str, str]:
+    """Which weights the coders have: a digest of them, or the seed that draws them."""
+    coders = {
+        "codec weights": ("vae", *build_codec(config["codec"])),
+        "image weights": ("clip", *build_image_encoder(config.get("image", {}))),
+    }
+    return {
+        name: digest(coder_leaves(path, kind, coder.config))
+        if path
+        else f"drawn by seed {config['seed']}"
+        for name, (kind, coder, path) in coders.items()
+        if isinstance(coder, WanCodec | ImageEncoder)
     }
 
 

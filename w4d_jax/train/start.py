@@ -115,23 +115,27 @@ def adapter_leaves(
     return found.leaves
 
 
-def coder_weights(path: str, kind: str, config, drawn, name: str) -> Any:
-    """The weights of a codec or an image encoder in the place of drawn ones, laid and typed
-    alike. path: what tools/convert.py imports as `kind`, Wan2.1's own .pth, or what the
-    tool has made of either.
+def coder_leaves(path: str, kind: str, config) -> Mapping[str, Lazy]:
+    """Those of a codec or an image encoder, nothing of them read yet. path: what
+    tools/convert.py imports as `kind`, Wan2.1's own .pth, or what the tool has made of
+    either.
     """
+    if (Path(path) / "w4d.json").exists():
+        found = read_checkpoint(path, {KINDS[kind].model: type(config)})
+        _check_sizes(found.config, config, path)
+        return found.leaves
+    own = "-original" if Path(path).suffix in TORCH else ""
+    return import_kind(kind + own, Path(path), config).leaves
+
+
+def coder_weights(path: str, kind: str, config, drawn, name: str) -> Any:
+    """`coder_leaves` as a tree in place of the drawn one, laid and typed alike."""
+    wanted = {
+        leaf: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+        for leaf, x in flat(drawn).items()
+    }
     try:
-        if (Path(path) / "w4d.json").exists():
-            found = read_checkpoint(path, {KINDS[kind].model: type(config)})
-            _check_sizes(found.config, config, path)
-        else:
-            own = "-original" if Path(path).suffix in TORCH else ""
-            found = import_kind(kind + own, Path(path), config)
-        wanted = {
-            path: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
-            for path, x in flat(drawn).items()
-        }
-        return tree(placed(found.leaves, wanted, path))
+        return tree(placed(coder_leaves(path, kind, config), wanted, path))
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
 
