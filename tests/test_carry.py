@@ -24,7 +24,7 @@ def test_when_things_are_met_and_let_go():
         # put down and let go
         ([0.2, 0.03, 0.1, 0.05, 0.05, 0.2], [OPEN, 0, 0, 0, OPEN, OPEN], 1, [3, 3, 3]),
     ):
-        found = held(np.float32(height), np.float32(opening))
+        found = held(np.array(height, np.float32), np.array(opening, np.float32))
         assert found[0][-1] == met
         np.testing.assert_array_equal(found[1][3:], last)
         assert (found[0] <= found[1]).all() and (found[1] <= np.arange(6)).all()
@@ -34,7 +34,7 @@ def test_when_things_are_met_and_let_go():
 
 def test_a_plane_before_the_camera_moves_exactly():
     """One metre ahead, 20 px to the metre: 0.1 m is 2 px."""
-    size, K = 32, np.float32([[20, 0, 16], [0, 20, 16], [0, 0, 1]])
+    size, K = 32, np.array([[20, 0, 16], [0, 20, 16], [0, 0, 1]], np.float32)
     image = np.random.default_rng(0).random((size, size, 3), np.float32)
     pose = np.tile(np.eye(4, dtype=np.float32), (3, 1, 1))
     pose[:, 2, 3] = 1.0
@@ -56,13 +56,13 @@ def test_a_plane_before_the_camera_moves_exactly():
 def test_blocks_that_are_lifted_are_where_they_are_drawn():
     """In good picks the drawing shows the block better than the still image does."""
     source = SimSource(5, 6, views=("front",), tasks=("pick",), near_miss=0.0)
-    draw = jit(lambda *x: carried(*x[:3], follow(x[3])))
+    draw = jit(lambda image, K, poses, act: carried(image, K, poses, follow(act)))
     gains = []
     for clip in source:
-        rgb, camera = np.float32(clip.views["front"].rgb), clip.views["front"].camera
+        camera, rgb = clip.views["front"].camera, clip.views["front"].rgb.astype(np.float32)
         poses = np.tile(camera.cam_from_world, (len(rgb), 1, 1))
         made = np.asarray(draw(rgb[0], camera.K, poses, clip.actions))[-1]
-        colour = np.float32(clip.meta["block_colors"][clip.meta["target"]])
+        colour = np.array(clip.meta["block_colors"][clip.meta["target"]])
         hue = rgb[-1] / np.linalg.norm(rgb[-1], axis=-1, keepdims=True)
         seen = hue @ (colour / np.linalg.norm(colour)) > 0.98
         seen &= clip.views["front"].robot_depth[-1] == 0

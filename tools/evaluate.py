@@ -5,10 +5,11 @@
 
 The first judges training runs, side by side, on the held-out clips of the first run's data.
 In the second each file is a result folder or its clip.npz; several are paired in order.
-"Repeat the first frame" is judged beside them, and beside runs the first guess that the
-first of them starts from. Every metric is given for whole frames, with
-the robot masked out, and on the pixels that change with the robot masked out. Frame 0 is
-the model's input and is not scored.
+"Repeat the first frame" is judged beside them, and beside runs what the first of them
+starts from: its first guess and, where it is drawn (train/outcome.py), the guess in which
+the hand always takes along what it met. Every metric is given for whole frames, with the
+robot masked out, and on the pixels that change with the robot masked out. Frame 0 is the
+model's input and is not scored.
 """
 
 import argparse
@@ -33,6 +34,7 @@ from w4d_jax.types import Camera, InputError
 
 BATCH = 8  # clips sampled together
 GUESS = "first guess, no network"  # what the first run draws of what it is told
+TAKEN = "hand always takes along, no network"
 SIZE = ("view", "frames", "height", "width")
 
 
@@ -99,7 +101,9 @@ def checkpoint_cases(workdirs, clips: int) -> tuple[Iterator[Case], int]:
     size = {key: data[key] for key in ("frames", "height", "width")}
     samplers = {name: jax.jit(run.task.sample) for name, run in runs.items()}
     first = next(iter(runs.values()))
-    guess = jax.jit(first.task.guess)
+    drawings = {GUESS: jax.jit(first.task.guess)}
+    if first.task.condition.outcomes:
+        drawings[TAKEN] = jax.jit(first.task.taken)
 
     def cases():
         for start in range(0, count, BATCH):
@@ -117,7 +121,8 @@ def checkpoint_cases(workdirs, clips: int) -> tuple[Iterator[Case], int]:
                 name: results(samplers[name](run.params, run.frozen, batch, key), batch)
                 for name, run in runs.items()
             }
-            made[GUESS] = results(guess(first.frozen, batch), batch)
+            for name, draw in drawings.items():
+                made[name] = results(draw(first.frozen, batch), batch)
             for b in range(min(BATCH, count - start)):
                 truth, surface = truth_of(items[b])
                 predictions = {name: made[name][b] for name in made}

@@ -176,6 +176,16 @@ class Kinema4DTask:
         task = self.bound(frozen)
         return task.decode(task.anchor(task.known(batch)))
 
+    def taken(self, frozen, batch) -> Video:
+        """The same where the hand always takes along what it met: no network chooses. For
+        tasks with `condition.outcomes` alone."""
+        task = self.bound(frozen)
+        known = task.known(batch).condition[..., self.codec.stride[0] :]
+        drawn, along, met = jnp.split(known, 1 + COUNT, axis=-1)
+        empty, _ = jnp.split(met, 2, axis=3)
+        change = along + jnp.concatenate([empty, jnp.zeros_like(empty)], 3)
+        return task.decode(task.scaled(drawn + change))
+
     def anchor(self, known: Known):
         """The condition's latent on the scale of what is learned, f32[B,t,h,2w,C]."""
         M, C = self.codec.stride[0], self.codec.channels
