@@ -8,6 +8,7 @@ import pytest
 from runs import REPO  # noqa: F401  puts configs/ on the path
 
 from configs.kinema4d import tiny
+from w4d_jax.data.pipeline import cut
 from w4d_jax.data.sim import SimSource
 from w4d_jax.data.sim.source import READY, arm
 from w4d_jax.sample.simulate import known_batch, rollout
@@ -75,3 +76,13 @@ def test_a_moving_camera_keeps_its_poses():
         refuse(camera=moving, joints=joints[:7])
     with pytest.raises(InputError, match="1 frame, need 2 or more"):
         refuse(camera=camera, joints=joints[:1])
+
+
+def test_an_image_of_another_aspect_is_cut_as_clips_are():
+    """And the camera with it: what a model is shown is what it was trained on."""
+    view = SimSource(0, 1, 1, 32, 32, views=("front",))[0].views["front"]
+    seen = cut(view, np.array([0]), 16, 24)
+    told = known_batch(view.rgb[0], view.camera, arm(), READY[None], 16, 24)
+    np.testing.assert_array_equal(told["rgb"][0], seen.rgb)
+    np.testing.assert_array_equal(told["K"][0], seen.camera.K)
+    assert told["robot_depth"].shape == (1, 1, 16, 24)
