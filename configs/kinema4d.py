@@ -152,11 +152,14 @@ def calvin() -> ConfigDict:
 def wan_14b() -> ConfigDict:
     """The paper: low-rank pairs on Wan2.1-I2V-14B, 49 frames of 480x720, robot pointmap.
 
-    It needs codec.wan.weights, the video autoencoder in diffusers' names,
-    image.clip.weights, the image encoder in transformers', and model.base, an imported Wan
-    ("" draws them at random: for tests only); model.adapter is an imported adapter that the
-    pairs start from, if any (docs/weights.md). data.encoded.train is a folder of
-    tools/encode.py, if any: training then runs neither autoencoder nor image encoder.
+    It needs codec.wan.weights, the video autoencoder, image.clip.weights, the image
+    encoder, and model.base, an imported Wan ("" draws them at random: for tests only);
+    model.adapter is an imported adapter that the pairs start from, if any
+    (docs/weights.md).
+    data.encoded.train is a folder of tools/encode.py, if any: training then runs neither
+    autoencoder nor image encoder.
+
+    Every value is what the authors' training ran with; where it is not, a comment says why.
     """
     return ConfigDict(
         {
@@ -178,6 +181,8 @@ def wan_14b() -> ConfigDict:
                 "height": 480,
                 "width": 720,
             },
+            # Latents are the mode of what the encoder says; theirs are samples in training
+            # and the mode in deployment. Here both see the same.
             "codec": {"wan": {"weights": "", "base": 96, "dtype": "bfloat16", "chunk": 1}},
             "image": {
                 "clip": {"weights": "", "dtype": "bfloat16", "param_dtype": "bfloat16"}
@@ -201,6 +206,8 @@ def wan_14b() -> ConfigDict:
                 "adapter": "",
             },
             "lora": {"rank": 64, "alpha": 32.0},
+            # Noise levels are float32 and spread over the batch; theirs were drawn one by
+            # one of 1000, of which bfloat16 left 506: that was rounding, not a choice.
             "flow": {"prediction": "velocity", "shift": 1.0, "floor": 1.0},
             "condition": {
                 "fill": "grey",
@@ -213,7 +220,7 @@ def wan_14b() -> ConfigDict:
                 "robot_mean": -0.17,
                 "robot_std": 1.36,
             },
-            # The authors' sampler runs guidance "reference", by accident.
+            # The authors' sampler runs guidance "reference", by accident, and pays twice.
             "sampler": {
                 "solver": "unipc",
                 "steps": 50,
@@ -223,6 +230,8 @@ def wan_14b() -> ConfigDict:
             },
             "optimizer": {
                 "lr": 2e-5,
+                # As they asked for it. What ran took 100 steps for every process, rising
+                # with the logarithm, because two libraries disagreed.
                 "warmup": 100,
                 "decay": "constant",
                 "b1": 0.9,
