@@ -11,8 +11,10 @@ from w4d_jax.nets.flops import counted, transformer
 ADAPTED = r"blocks/(self|cross)/[qkvo]"
 
 
-@pytest.mark.parametrize(("image", "rank"), [(0, 0), (3, 0), (0, 4)])
-def test_formula_is_what_a_trace_counts(image, rank):
+@pytest.mark.parametrize(
+    ("image", "rank", "ffn_rank"), [(0, 0, 0), (3, 0, 0), (0, 4, 0), (0, 4, 4)]
+)
+def test_formula_is_what_a_trace_counts(image, rank, ffn_rank):
     sizes = {"in_channels": 5, "out_channels": 3, "width": 24, "heads": 2, "layers": 2}
     sizes |= {"ffn": 40, "frequencies": 8, "image_dim": 10 if image else 0}
     config = DiTConfig(**sizes)
@@ -22,12 +24,15 @@ def test_formula_is_what_a_trace_counts(image, rank):
     variables = jax.eval_shape(net.init, jax.random.key(0), *inputs)
     params = variables["params"]
     if rank:
+        targets = ADAPTED + (r"|blocks/ffn_(in|out)" if ffn_rank else "")
         pairs = jax.eval_shape(
-            lambda p: lora.init(jax.random.key(0), p, rank, ADAPTED), params
+            lambda p: lora.init(jax.random.key(0), p, rank, targets), params
         )
         variables = variables | {"lora": pairs}
     traced = jax.make_jaxpr(net.apply)(variables, *inputs)
-    made = transformer(config, tokens=18, context=7, image=image, rank=rank)
+    made = transformer(
+        config, tokens=18, context=7, image=image, rank=rank, ffn_rank=ffn_rank
+    )
     assert counted(traced.jaxpr) == 2 * made.total
 
 

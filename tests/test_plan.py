@@ -10,6 +10,7 @@ from runs import REPO
 
 from w4d_jax.nets.dit import DiTConfig, wan_14b_i2v
 from w4d_jax.nets.flops import transformer
+from w4d_jax.nets.remat import REMAT
 from w4d_jax.plan.chips import CHIPS, devices_of
 from w4d_jax.plan.hlo import traffic
 from w4d_jax.plan.model import Model
@@ -102,7 +103,7 @@ def wan(tokens: int = 35_100, rank: int = 0) -> Model:
     """Wan2.1-I2V-14B on encoded clips."""
     dit = DiTConfig(**wan_14b_i2v())
     forward = transformer(dit, tokens, 312, 257, rank)
-    return Model(dit, tokens, forward, 0.0, 50, 0.0, dict, dict)
+    return Model(dit, tokens, forward, forward.step, 0.0, 0.0, tuple(REMAT), dict, dict)
 
 
 FULL = Size(state=262e9, gradient=65e9, frozen=0, coders=0.3e9, blocks=33e9)
@@ -124,11 +125,19 @@ def test_plans_take_all_devices_and_fit():
     assert best.accumulate == 1 and best.remat == "attention"
 
 
+def test_a_batch_that_does_not_go_round():
+    """7 examples and 40 heads on 64 chips: 8 devices at most have a head each to spare."""
+    with pytest.raises(InputError, match=r"batch=7 and heads=40 .* 64 .* multiple of 8,"):
+        plans(7, wan(), FULL, CHIPS["v5e"], 64)
+    assert plans(8, wan(), FULL, CHIPS["v5e"], 64)
+
+
 def test_what_is_computed_again():
-    full, pairs = wan().forward, wan(rank=64).forward
-    assert executed(full, "none") == full.step == 3 * full.total
-    assert executed(full, "full") == 4 * full.total
-    assert executed(full, "attention") == 3 * full.total + full.linear
+    full, pairs = wan(), wan(rank=64)
+    total = full.forward.total
+    assert executed(full, "none") == full.step == 3 * total
+    assert executed(full, "full") == 4 * total
+    assert executed(full, "attention") == 3 * total + full.forward.linear
     assert pairs.step < executed(pairs, "attention") < executed(pairs, "full")
 
 

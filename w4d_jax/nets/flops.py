@@ -32,11 +32,17 @@ class Forward(NamedTuple):
 
 
 def transformer(
-    config: DiTConfig, tokens: int, context: int, image: int = 0, rank: int = 0
+    config: DiTConfig,
+    tokens: int,
+    context: int,
+    image: int = 0,
+    rank: int = 0,
+    ffn_rank: int = 0,
 ) -> Forward:
     """`tokens` L of the video look at themselves, at `context` S and at `image` I tokens.
 
-    rank: of pairs beside the q, k, v, o of both attentions; 0 for none.
+    rank: of pairs beside the q, k, v, o of both attentions; ffn_rank: of those beside the
+    feed-forward's two matrices; 0 for none.
     """
     L, S, D, F = tokens, context + image, config.width, config.ffn
     patch = math.prod(config.patch)
@@ -45,7 +51,7 @@ def transformer(
     clip = (config.image_dim + D) * config.image_dim * image
     # Rows of q, k, v, o: all tokens in self-attention; q and o alone in the other.
     block = (4 + 2) * L * D * D + 2 * L * D * F + 2 * S * D * D
-    pairs = ((4 + 2) * L + 2 * context) * 2 * D * rank
+    pairs = ((4 + 2) * L + 2 * context) * 2 * D * rank + 2 * L * (D + F) * ffn_rank
     return Forward(
         linear=2.0 * (config.layers * block + L * ends + time + clip),
         attention=2.0 * config.layers * 2 * L * (L + S) * D,
@@ -64,13 +70,13 @@ def counted(jaxpr) -> float:
 
 
 def _own(equation) -> float:
+    if equation.primitive.name not in ("dot_general", "conv_general_dilated"):
+        return 0.0
     out = math.prod(equation.outvars[0].aval.shape)
     if equation.primitive.name == "dot_general":
         (contracted, _), _ = equation.params["dimension_numbers"]
         shape = equation.invars[0].aval.shape
         return 2.0 * out * math.prod(shape[i] for i in contracted)
-    if equation.primitive.name == "conv_general_dilated":
-        kernel = equation.invars[1].aval.shape
-        channels = equation.params["dimension_numbers"].rhs_spec[0]
-        return 2.0 * out * math.prod(kernel) / kernel[channels]
-    return 0.0
+    kernel = equation.invars[1].aval.shape
+    channels = equation.params["dimension_numbers"].rhs_spec[0]
+    return 2.0 * out * math.prod(kernel) / kernel[channels]

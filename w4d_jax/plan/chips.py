@@ -67,5 +67,9 @@ def devices_of(topology: str) -> tuple[list, Chip]:
     }
     for key, value in told.items():
         os.environ.setdefault(key, value)
-    made = topologies.get_topology_desc(platform="tpu", topology_name=topology)
+    sizes = [int(n) for n in shape.split("x")]
+    host = [min(2, n) for n in (*sizes, 1)[:2]] + [1]  # chips that one host holds
+    made = topologies.get_topology_desc(
+        platform="tpu", topology_name=topology, chips_per_host_bounds=host
+    )
     return list(made.devices), CHIPS[name]

@@ -7,44 +7,54 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from w4d_jax.nets.dit import DiTConfig
 from w4d_jax.nets.flops import Forward, counted, transformer
-from w4d_jax.train import kinema4d
-from w4d_jax.types import InputError
+from w4d_jax.nets.remat import REMAT
+from w4d_jax.train import geometry, kinema4d, wristworld
+
+Shapes = dict[str, Any]
 
 
 class Model(NamedTuple):
     """A task at its size; operations are of one example."""
 
-    dit: DiTConfig
+    net: Any  # the transformer's layers, width and heads
     tokens: int
-    forward: Forward
-    coders: float  # what a training step spends on encoders; 0 for encoded clips
-    forwards: int  # of the denoiser in a draw
-    drawn: float  # operations of a draw, encoders and decoder with it
-    batch: Callable[[int], dict[str, Any]]  # examples -> what training is given, as shapes
-    clips: Callable[[int], dict[str, Any]]  # and what a draw is given
+    forward: Forward  # through the transformer
+    step: float  # of training it: forwards and backwards
+    coders: float  # what training spends on encoders; 0 for encoded clips
+    drawn: float  # of a draw, encoders and decoder with it
+    remats: tuple[str, ...]  # that are worth a try
+    batch: Callable[[int], Shapes]  # examples -> what training is given
+    clips: Callable[[int], Shapes]  # and what a draw is given
 
 
 def model_of(config) -> Model:
-    """Of a config whose task is Kinema4D. Training is given encoded clips where
-    data.encoded.train names a folder, else clips."""
-    if config["task"] != "kinema4d":
-        raise InputError(f"task {config['task']!r}: plans know kinema4d")
+    """Of a config. Training is given encoded clips where data.encoded.train names a
+    folder, else clips."""
+    tasks = {
+        "kinema4d": _kinema4d,
+        "wristworld_video": _wrist_video,
+        "wristworld_geometry": _wrist_geometry,
+    }
+    return tasks[config["task"]](config)
+
+
+def _kinema4d(config) -> Model:
     task = kinema4d.build(config)
-    net = task.net.config
-    dit, image = net.dit, 257 if net.dit.image_dim else 0
-    t, h, w = task.grid
-    p, q, r = dit.patch
-    tokens = (t // p) * (h // q) * (2 * w // r)
+    net, (t, h, w) = task.net.config, task.grid
     context = math.prod(net.robot_grid) * net.robot_modalities
-    forward = transformer(dit, tokens, context, image, task.lora.rank)
+    image = 257 if net.dit.image_dim else 0
+    tokens = _tokens((t, h, 2 * w), net.dit.patch)
+    forward = transformer(net.dit, tokens, context, image, task.lora.rank)
+    sizes = {"rgb": (3,), "robot_rgb": (3,), "depth": (), "robot_depth": ()}
+    still = {"K": (3, 3), "cam_from_world": (task.frames, 4, 4), "center": (3,)}
+    still |= {"actions": (task.frames, 8)}
 
-    def clips(count: int) -> dict[str, Any]:
-        return _clips(config["data"], count)
+    def clips(count: int) -> Shapes:
+        shown = {name: (*_video(task), *rest) for name, rest in sizes.items()}
+        return _shapes(count, shown | still | {"scale": ()})
 
-    def encoded(count: int) -> dict[str, Any]:
-        frozen = jax.eval_shape(task.draw_coders, jax.random.key(0))
+    def encoded(count: int) -> Shapes:
         made = jax.eval_shape(
             lambda frozen, batch: task.bound(frozen).encodings(batch), frozen, clips(count)
         )
@@ -54,36 +64,118 @@ def model_of(config) -> Model:
             for name, x in made.items()
         }
 
-    def coded(function) -> float:
-        """Operations of a function of one clip and the encoders."""
-        frozen = jax.eval_shape(task.draw_coders, jax.random.key(0))
-        made = jax.make_jaxpr(lambda frozen, *a: function(task.bound(frozen), *a))
-        return counted(made(frozen, clips(1)).jaxpr)
+    frozen = jax.eval_shape(task.draw_coders, jax.random.key(0))
+    latent = jnp.zeros((1, t, h, 2 * w, task.codec.channels))
+
+    def ends(frozen, batch):
+        bound = task.bound(frozen)
+        return bound.known(batch), bound.decode(latent)
 
     ahead = bool(config["data"].get("encoded", {}).get("train"))
-    latent = jnp.zeros((1, t, h, 2 * w, task.codec.channels))
-    forwards = task.sampler.steps * (1 if task.sampler.guidance == "off" else 2)
-    known = coded(lambda task, batch: task.known(batch))
-    decoded = coded(lambda task, batch: task.decode(latent))
+    coders = (
+        0.0
+        if ahead
+        else _count(lambda f, batch: task.bound(f).encodings(batch), frozen, clips(1))
+    )
     return Model(
-        dit,
+        net.dit,
         tokens,
         forward,
-        0.0 if ahead else coded(lambda task, batch: task.encodings(batch)),
-        forwards,
-        forwards * forward.total + known + decoded,
+        forward.step,
+        coders,
+        _forwards(task.sampler) * forward.total + _count(ends, frozen, clips(1)),
+        tuple(REMAT),
         encoded if ahead else clips,
         clips,
     )
 
 
-def _clips(data, count: int) -> dict[str, Any]:
-    """A batch of data/pipeline.py, without its ids."""
-    T, H, W = (data[key] for key in ("frames", "height", "width"))
-    sizes = {"rgb": (T, H, W, 3), "robot_rgb": (T, H, W, 3), "depth": (T, H, W)}
-    sizes |= {"robot_depth": (T, H, W), "K": (3, 3), "cam_from_world": (T, 4, 4)}
-    sizes |= {"center": (3,), "scale": ()}
+def _wrist_video(config) -> Model:
+    """The embedders of text and views, a millionth of all, are not counted."""
+    task = wristworld.build(config)
+    net, (t, h, w) = task.net.config.dit, task.grid
+    tokens, rank = _tokens((t, h, w), net.patch), task.lora.rank
+    forward = transformer(net, tokens, task.text.rows, rank=rank, ffn_rank=rank)
+    views = len(config["data"]["anchors"])
+
+    def clips(count: int) -> Shapes:
+        whole = _video(task)
+        known = {"map": (*whole, 3), "valid": whole, "anchors": (views, *whole, 3)}
+        return _shapes(count, known)
+
+    def batch(count: int) -> Shapes:
+        return clips(count) | _shapes(count, {"rgb": (*_video(task), 3)})
+
+    frozen = jax.eval_shape(task.init, jax.random.key(0))[1]
+    latent = jnp.zeros((1, t, h, w, task.codec.channels))
+    known = _count(task.known, frozen, clips(1))
+    pixels = jnp.zeros((1, *_video(task), 3))
+    return Model(
+        net,
+        tokens,
+        forward,
+        forward.step,
+        known + _count(lambda f: f["codec"].encode(pixels), frozen),
+        _forwards(task.sampler) * forward.total
+        + known
+        + _count(lambda f: task.decode(f, latent), frozen),
+        tuple(REMAT),
+        batch,
+        clips,
+    )
+
+
+def _wrist_geometry(config) -> Model:
+    """Its step is counted whole, for its frozen parts pass nothing back."""
+    task = geometry.build(config)
+    net, size = task.net.config, (task.height, task.width)
+    params, frozen = jax.eval_shape(task.init, jax.random.key(0))
+
+    def clips(count: int) -> Shapes:
+        wrist = {"rgb": (*size, 3), "depth": size, "K": (3, 3), "cam_from_world": (4, 4)}
+        anchors = {name: (task.views, *rest) for name, rest in wrist.items()}
+        wrist = {f"wrist_{name}": rest for name, rest in wrist.items()}
+        return _shapes(count, anchors | wrist)
+
+    def slope(params, frozen, batch, key):
+        return jax.grad(task.loss, has_aux=True)(params, frozen, batch, key)
+
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    drawn = _count(task.sample, params, frozen, clips(1), key)
+    return Model(
+        net,
+        task.views * (math.prod(net.grid(*size)) + 1 + net.registers),
+        Forward(drawn, 0.0),
+        _count(slope, params, frozen, clips(1), key),
+        0.0,
+        drawn,
+        (net.remat,),
+        clips,
+        clips,
+    )
+
+
+def _tokens(latent: tuple[int, int, int], patch: tuple[int, int, int]) -> int:
+    return math.prod(n // p for n, p in zip(latent, patch, strict=True))
+
+
+def _video(task) -> tuple[int, int, int]:
+    return task.frames, task.height, task.width
+
+
+def _forwards(sampler) -> int:
+    return sampler.steps * (1 if sampler.guidance == "off" else 2)
+
+
+def _count(function: Callable, *shapes: Any) -> float:
+    return counted(jax.make_jaxpr(function)(*shapes).jaxpr)
+
+
+def _shapes(count: int, sizes: dict[str, tuple[int, ...]]) -> Shapes:
+    """Of a batch from the pipeline, without its ids; pictures are bytes."""
+    pictures = ("rgb", "robot_rgb", "wrist_rgb", "map", "anchors")
+    kinds = dict.fromkeys(pictures, "uint8") | {"valid": "bool"}
     return {
-        name: jax.ShapeDtypeStruct((count, *size), "uint8" if "rgb" in name else "float32")
+        name: jax.ShapeDtypeStruct((count, *size), kinds.get(name, "float32"))
         for name, size in sizes.items()
     }

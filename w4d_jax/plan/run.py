@@ -39,7 +39,7 @@ def plan(
     report |= {"devices": len(devices), "batch": config.batch, "tokens": model.tokens}
     report |= {"coders": model.coders, "tried": []}
     if as_given:
-        remat = config.model.dit.get("remat", "none")
+        remat = network(config).get("remat", "none")
         chosen = [Plan(dict(config.mesh), config.get("accumulate", 1), remat)]
     else:
         size = size_of(config, devices)
@@ -54,8 +54,8 @@ def plan(
         report["tried"].append({"plan": str(candidate), "said": said(made, chip)})
         if isinstance(made, TooLarge):
             continue
-        useful = config.batch * (model.forward.step + model.coders)
-        done = config.batch * (executed(model.forward, candidate.remat) + model.coders)
+        useful = config.batch * (model.step + model.coders)
+        done = config.batch * (executed(model, candidate.remat) + model.coders)
         report["step"] = summary(made, useful, done, chip, len(devices))
         if draw:
             count = math.prod(run.mesh.shape[axis] for axis in BATCH)
@@ -68,7 +68,7 @@ def plan(
             report["drawn"] = count
             report["draw"] = summary(drawn, useful, useful, chip, len(devices))
         report["plan"] = candidate._asdict()
-        return report | {"verdict": f"fits: {flags(candidate)}"}
+        return report | {"verdict": f"fits: {flags(config, candidate)}"}
     return report | {
         "verdict": "does not fit as tried: more chips, more --tries, encoded clips "
         "(data.encoded.train), or another accumulate, remat or mesh"
@@ -81,8 +81,13 @@ def with_plan(config, chosen: Plan):
     with config.unlocked():
         config.mesh = chosen.mesh
         config.accumulate = chosen.accumulate
-        config.model.dit.remat = chosen.remat
+        network(config).remat = chosen.remat
     return config
+
+
+def network(config):
+    """The group of a config that names the transformer's sizes."""
+    return config.model.get("dit", config.model)
 
 
 def size_of(config, devices) -> Size:
@@ -96,7 +101,7 @@ def size_of(config, devices) -> Size:
         found = (x for keys, x in leaves if kind in path_of(keys))
         return sum(x.size * (width or x.dtype.itemsize) for x in found)
 
-    used = jnp.dtype(config.model.dit.get("dtype", "float32")).itemsize
+    used = jnp.dtype(network(config).get("dtype", "float32")).itemsize
     blocks = weight((state.params, frozen), "blocks/", used)
     coders = weight(frozen, "codec/")  # whole on every device
     rest = weight(frozen) - coders
@@ -110,11 +115,12 @@ def said(made: Compiled | TooLarge, chip: Chip) -> str:
     return f"peak {made.peak / 1e9:.1f} GB a device{there}"
 
 
-def flags(chosen: Plan) -> str:
+def flags(config, chosen: Plan) -> str:
     """How to run it."""
-    mesh = [f"--config.mesh.{axis}={n}" for axis, n in chosen.mesh.items()]
-    rest = [f"--config.accumulate={chosen.accumulate}"]
-    return " ".join([*mesh, *rest, f"--config.model.dit.remat={chosen.remat}"])
+    remat = "model.dit.remat" if "dit" in config.model else "model.remat"
+    given: dict[str, Any] = {f"mesh.{axis}": n for axis, n in chosen.mesh.items()}
+    given |= {"accumulate": chosen.accumulate, remat: chosen.remat}
+    return " ".join(f"--config.{key}={value}" for key, value in given.items())
 
 
 def too_large(size: Size, chip: Chip) -> str:

@@ -1,0 +1,92 @@
+"""A draw of samples here and in PyTorch, at equal sizes, weights and noise, on a machine.
+
+    python bench/sample.py [--repeats 5] [--steps 4]
+
+Euler steps of a Wan2.1 text-to-video transformer in float32, ours as one compiled program
+beside diffusers' WanTransformer3DModel (SDPA) and its FlowMatchEulerDiscreteScheduler. The
+samples must agree. bench/beside.py says how they are timed.
+"""
+
+import argparse
+
+from beside import Size, ours, product, race, theirs
+
+SIZES = (Size(), Size(width=512, heads=8, layers=4, frames=2))
+SHIFT = 3.0
+
+
+def our_draw(size: Size, steps: int):
+    import jax
+    import jax.numpy as jnp
+
+    from w4d_jax.sample.solver import euler, euler_schedule, integrate
+
+    net, params, given = ours(size)
+    schedule = euler_schedule(steps, SHIFT)
+
+    @jax.jit
+    def draw(params, given):
+        def velocity(x, sigma, timestep):
+            time = jnp.full(size.batch, timestep)
+            return net.apply(params, x, time, given["text"])
+
+        return integrate(velocity, given["x"], schedule, euler)
+
+    params, given = jax.device_put((params, given))
+    return lambda: float(jnp.abs(draw(params, given)).mean())
+
+
+def their_draw(size: Size, steps: int, compiled: bool):
+    import diffusers
+    import torch
+
+    net, given = theirs(size, compiled)
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=SHIFT)
+
+    @torch.inference_mode()
+    def call() -> float:
+        x = given["x"]
+        scheduler.set_timesteps(steps)
+        for time in scheduler.timesteps:
+            out = net(x, time.expand(size.batch), given["text"], return_dict=False)[0]
+            x = scheduler.step(out, time, x, return_dict=False)[0]
+        return x.abs().mean().item()
+
+    return call
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--no-compile", action="store_true", help="without torch.compile")
+    args = parser.parse_args()
+    reached = product()
+    print(f"a matrix product reaches {reached / 1e9:.0f} GFLOP/s")
+    for size in SIZES:
+        sides = {
+            "ours": (our_draw, size, args.steps),
+            "PyTorch, eager": (their_draw, size, args.steps, False),
+        }
+        if not args.no_compile:
+            sides["PyTorch, compiled"] = (their_draw, size, args.steps, True)
+        laps = race(sides, args.repeats)
+        values = [lap.value for lap in laps.values()]
+        assert max(values) - min(values) < 1e-4 * max(values), values
+        flops = args.steps * size.forward.total
+        print(f"\n{size}, {args.steps} steps, {flops / 1e9:,.0f} GFLOP\n")
+        print(
+            "| | ms | tokens x steps/s | MFU | MiB | start, s |\n|---|---|---|---|---|---|"
+        )
+        for name, lap in laps.items():
+            speed = args.steps * size.batch * size.tokens / lap.seconds
+            share = flops / lap.seconds / reached
+            print(
+                f"| {name} | {1e3 * lap.seconds:,.0f} | {speed:,.0f} | {share:.0%} "
+                f"| {lap.memory / 2**20:,.0f} | {lap.start:.0f} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
