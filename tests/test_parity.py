@@ -1,6 +1,9 @@
 """The golden files: every check of each passes, all that they hold is looked at, and a
 planted mistake is found."""
 
+import importlib.util
+import json
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -14,7 +17,8 @@ from w4d_jax.parity import CHECKS, golden, scheduler
 from w4d_jax.parity.check import compare, compare_relative
 from w4d_jax.sample.solver import even_schedule
 
-SHARED = Path(__file__).parents[2] / "shared" / "golden"
+REPO = Path(__file__).parents[1]
+SHARED = REPO.parent / "shared" / "golden"
 # The small files travel with the tests; the large ones lie beside the checkout.
 FILES = {
     path.stem: path.parent
@@ -67,6 +71,24 @@ def test_a_planted_mistake_is_found(name, module, attribute, mistake, caught, mo
         pytest.skip("golden files are not here")
     monkeypatch.setattr(module, attribute, mistake)
     assert caught <= {c.name for c in CHECKS[name](FILES[name]) if not c.passed}
+
+
+def test_the_tool_compares_what_it_can(tmp_path, capsys):
+    """A file without checks, and one that is not what its name says, hide no other's."""
+    spec = importlib.util.spec_from_file_location("parity", REPO / "tools" / "parity.py")
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    assert tool.main([str(tmp_path)]) == 2
+    shutil.copy(FILES["masks"] / "masks.npz", tmp_path)
+    assert tool.main([str(tmp_path)]) == 0
+    np.savez(tmp_path / "clip_vision.npz", meta=json.dumps({"config": {}}))
+    np.savez(tmp_path / "other.npz", x=np.ones(1))
+    capsys.readouterr()
+    assert tool.main([str(tmp_path)]) == 1
+    bad, *good, other, last = capsys.readouterr().out.splitlines()
+    assert bad.startswith("clip_vision    KeyError: ") and bad.endswith("FAIL")
+    assert all(line.startswith("masks ") and line.endswith("  ok") for line in good)
+    assert "no checks for this file  FAIL" in other and ", 2 failed, " in last
 
 
 def test_compare():

@@ -15,7 +15,6 @@ from pathlib import Path
 import jax
 
 from w4d_jax.parity import CHECKS
-from w4d_jax.types import InputError
 
 
 def main(arguments=None) -> int:
@@ -51,8 +50,10 @@ def rows(folder: Path, name: str):
                 f"{name:<14} {check.name:<52} {check.error:9.2e} of {check.tolerance:7.0e}"
                 f"  {verdict}"
             )
-    except InputError as error:
-        yield f"{name:<14} {error}  FAIL"
+    # A file may be wrong in any way; the others are still compared.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        yield f"{name:<14} {type(error).__name__}: {reason}  FAIL"
 
 
 if __name__ == "__main__":
