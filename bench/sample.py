@@ -1,6 +1,6 @@
 """A draw of samples here and in PyTorch, at equal sizes, weights and noise, on a machine.
 
-    python bench/sample.py [--repeats 5] [--steps 4]
+    python bench/sample.py [--repeats 5] [--sizes 3] [--steps 4]
 
 Euler steps of a Wan2.1 text-to-video transformer in float32, ours as one compiled program
 beside diffusers' WanTransformer3DModel (SDPA) and its FlowMatchEulerDiscreteScheduler. The
@@ -11,7 +11,11 @@ import argparse
 
 from beside import Size, ours, product, race, theirs
 
-SIZES = (Size(), Size(width=512, heads=8, layers=4, frames=2))
+SIZES = (
+    Size(width=256, heads=4, layers=4, side=16),
+    Size(),
+    Size(width=512, heads=8, layers=4, frames=2),
+)
 SHIFT = 3.0
 
 
@@ -58,12 +62,13 @@ def their_draw(size: Size, steps: int, compiled: bool):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--sizes", type=int, default=len(SIZES), help="the first so many")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--no-compile", action="store_true", help="without torch.compile")
     args = parser.parse_args()
     reached = product()
     print(f"a matrix product reaches {reached / 1e9:.0f} GFLOP/s")
-    for size in SIZES:
+    for size in SIZES[: args.sizes]:
         sides = {
             "ours": (our_draw, size, args.steps),
             "PyTorch, eager": (their_draw, size, args.steps, False),

@@ -1,6 +1,6 @@
 """A training step here and in PyTorch, at equal sizes, weights and inputs, on this machine.
 
-    python bench/train_step.py [--repeats 5] [--scaling] [--no-compile]
+    python bench/train_step.py [--repeats 5] [--sizes 3] [--scaling] [--no-compile]
 
 Forward, backward and AdamW of a Wan2.1 text-to-video transformer in float32: ours without
 and with rematerialisation, and diffusers' WanTransformer3DModel (SDPA, fused AdamW), eager
@@ -14,7 +14,11 @@ import argparse
 
 from beside import Lap, Size, ours, product, race, theirs
 
-SIZES = (Size(), Size(width=512, heads=8, layers=4, frames=2))
+SIZES = (
+    Size(width=256, heads=4, layers=4, side=16),
+    Size(),
+    Size(width=512, heads=8, layers=4, frames=2),
+)
 SCALING = {
     "side": [Size(width=256, heads=4, layers=4, side=n) for n in (16, 32, 48)],
     "frames": [Size(width=256, heads=4, layers=4, side=16, frames=n) for n in (4, 8, 16)],
@@ -82,6 +86,7 @@ def row(name: str, size: Size, lap: Lap, reached: float) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--sizes", type=int, default=len(SIZES), help="the first so many")
     parser.add_argument("--scaling", action="store_true")
     parser.add_argument("--no-compile", action="store_true", help="without torch.compile")
     args = parser.parse_args()
@@ -90,7 +95,7 @@ def main() -> None:
     if args.scaling:
         scaling(args.repeats)
         return
-    for size in SIZES:
+    for size in SIZES[: args.sizes]:
         sides = {
             "ours": (our_step, size, "none"),
             "ours, remat attention": (our_step, size, "attention"),

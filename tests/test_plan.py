@@ -14,6 +14,7 @@ from w4d_jax.nets.remat import REMAT
 from w4d_jax.plan.chips import CHIPS, devices_of
 from w4d_jax.plan.hlo import traffic
 from w4d_jax.plan.model import Model
+from w4d_jax.plan.report import markdown
 from w4d_jax.plan.search import Size, executed, memory, plans
 from w4d_jax.types import InputError
 
@@ -161,6 +162,12 @@ def test_here_is_a_topology():
     assert devices and chip.kind == devices[0].device_kind and chip.hbm is None
 
 
+def test_a_plan_that_does_not_fit_is_a_row():
+    report = {"config": "c", "topology": "v5e:1x1", "batch": 1, "verdict": "does not fit"}
+    *_, row = markdown([report | {"tried": []}])
+    assert row.startswith("| c | v5e:1x1 | 1 | does not fit |") and row.count("|") == 13
+
+
 CONFIG = """
 from configs.kinema4d import tiny
 
@@ -177,6 +184,7 @@ def get_config():
 
 def test_a_step_compiles_for_a_tpu(tmp_path):
     """The whole command, for four chips of the kind that needs no more than two axes."""
+    pytest.importorskip("libtpu", reason="the extra plan has it for Linux alone")
     config, out = tmp_path / "config.py", tmp_path / "plan.json"
     config.write_text(CONFIG)
     command = [sys.executable, REPO / "tools/plan.py", f"--config={config}"]
@@ -188,7 +196,11 @@ def test_a_step_compiles_for_a_tpu(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     assert "kinema4d-tiny on v5e:2x2, 4 x TPU v5 lite" in done.stdout
     assert "fits: --config.mesh.data=1 --config.mesh.fsdp=2" in done.stdout
-    step = json.loads(out.read_text())["step"]
+    report = json.loads(out.read_text())
+    head, line, row = markdown([report])
+    assert head.count("|") == line.count("|") == row.count("|") == 13
+    assert row.startswith("| kinema4d-tiny | v5e:2x2 | 4 | fsdp=2 seq=2, accumulate 1, ")
+    step = report["step"]
     assert 0 < step["bytes"]["arguments"] < step["bytes"]["peak"] < step["bytes"]["there"]
     assert step["collectives"]["all-to-all"]["bytes"] > 0  # tokens for heads
     assert step["flops"]["executed"] > step["flops"]["formula"] > 0

@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 from jax.sharding import NamedSharding
@@ -11,6 +11,8 @@ from jax.sharding import PartitionSpec as P
 
 from w4d_jax.plan.hlo import Traffic, traffic
 from w4d_jax.train.program import Program
+
+Options = dict[str, float] | None  # of the compiler; None are a run's own
 
 
 class Compiled(NamedTuple):
@@ -23,6 +25,11 @@ class Compiled(NamedTuple):
     seconds: float  # that compiling took
 
 
+# An eighth of the compiler's time, for the same memory: its search for the fastest form of
+# each kernel is left out.
+QUICK = {"exec_time_optimization_effort": -1.0}
+
+
 class TooLarge(NamedTuple):
     """The compiler's verdict, in bytes of one device's memory."""
 
@@ -30,16 +37,18 @@ class TooLarge(NamedTuple):
     there: float
 
 
-def compile_step(program: Program, batch) -> Compiled | TooLarge:
+def compile_step(program: Program, batch, options: Options) -> Compiled | TooLarge:
     """One step of training; `batch` holds shapes."""
     state, frozen = program.abstract
-    return _compile(program, program.update, state, frozen, _spread(program, batch))
+    shapes = state, frozen, _spread(program, batch)
+    return _compile(program, program.update, shapes, options)
 
 
-def compile_draw(program: Program, clips) -> Compiled | TooLarge:
+def compile_draw(program: Program, clips, options: Options) -> Compiled | TooLarge:
     """One draw of samples; `clips` holds shapes."""
     state, frozen = program.abstract
-    return _compile(program, program.sample, state.ema, frozen, _spread(program, clips))
+    shapes = state.ema, frozen, _spread(program, clips)
+    return _compile(program, program.sample, shapes, options)
 
 
 def _spread(program: Program, batch):
@@ -48,7 +57,7 @@ def _spread(program: Program, batch):
     )
 
 
-def _compile(program: Program, function: Callable, *shapes: Any) -> Compiled | TooLarge:
+def _compile(program: Program, function: Callable, shapes, options: Options):
     key = jax.eval_shape(lambda: jax.random.key(0))
     whole = NamedSharding(program.mesh, P())
     key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=whole)
@@ -56,7 +65,7 @@ def _compile(program: Program, function: Callable, *shapes: Any) -> Compiled | T
     with jax.set_mesh(program.mesh):
         lowered = function.lower(*shapes, key)
         try:
-            made = lowered.compile()
+            made = lowered.compile(options)
         except jax.errors.JaxRuntimeError as error:
             found = re.search(r"Used ([\d.]+)G of ([\d.]+)G hbm", str(error))
             if not found:

@@ -1,5 +1,6 @@
 """What a plan amounts to, as numbers for a program and as a table for a reader."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from w4d_jax.plan.chips import Chip
@@ -51,6 +52,39 @@ def table(report: dict[str, Any]) -> str:
         if name in report:
             lines += ["", *_section(name, report)]
     return "\n".join([*lines, "", report["verdict"]])
+
+
+def markdown(reports: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """A row for each program of each report; collectives in GB sent by a device."""
+    columns = ("config", "on", "batch", "plan", "program")
+    columns += ("GB a device: arguments, temporaries, peak", "of", "PFLOP", "GB sent")
+    columns += ("bounds, s: FLOPs, HBM, links", "MFU at most", "compiled, s")
+    yield f"| {' | '.join(columns)} |"
+    yield "|" + "---|" * len(columns)
+    for report in reports:
+        where = f"| {report['config']} | {report['topology']} | {report['batch']} "
+        if "plan" not in report:
+            told = "; ".join(f"{x['plan']}: {x['said']}" for x in report["tried"])
+            yield f"{where}| {told or report['verdict']} |" + " |" * 8
+            continue
+        size = report["plan"]
+        mesh = " ".join(f"{axis}={n}" for axis, n in size["mesh"].items() if n > 1)
+        chosen = f"{mesh}, accumulate {size['accumulate']}, remat {size['remat']}"
+        for name in ("step", "draw"):
+            if name in report:
+                yield f"{where}| {chosen} | {name} | {_cells(report[name])} |"
+
+
+def _cells(part: dict[str, Any]) -> str:
+    size = part["bytes"]
+    held = ", ".join(f"{size[k] / 1e9:.1f}" for k in ("arguments", "temporaries", "peak"))
+    there = f"{size['there'] / 1e9:.0f}" if size["there"] else ""
+    sent = "; ".join(f"{k} {v['bytes'] / 1e9:.3g}" for k, v in part["collectives"].items())
+    bounds = ", ".join("" if b is None else f"{b:.3g}" for b in part["bounds"].values())
+    most = f"{part['mfu'][0]:.0%} ({part['mfu'][1]:.0%})" if part["mfu"] else ""
+    flops = f"{part['flops']['formula'] / 1e15:,.3g}"
+    last = f"{part['compile_seconds']:.0f}"
+    return " | ".join([held, there, flops, sent, bounds, most, last])
 
 
 def _section(name: str, report: dict[str, Any]):

@@ -9,7 +9,13 @@ import jax.numpy as jnp
 
 from w4d_jax.nets.layout import BATCH
 from w4d_jax.plan.chips import Chip, devices_of
-from w4d_jax.plan.compiled import Compiled, TooLarge, compile_draw, compile_step
+from w4d_jax.plan.compiled import (
+    QUICK,
+    Compiled,
+    TooLarge,
+    compile_draw,
+    compile_step,
+)
 from w4d_jax.plan.model import model_of
 from w4d_jax.plan.report import summary
 from w4d_jax.plan.search import Plan, Size, executed, plans
@@ -26,13 +32,16 @@ def plan(
     as_given: bool = False,
     tries: int = 3,
     draw: bool = True,
+    thorough: bool = False,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """The report of tools/plan.py.
 
     as_given: with the config's own mesh, accumulation and rematerialisation. Otherwise the
     most promising `tries` of all are compiled, until one fits. draw: samples as well.
+    thorough: with all the compiler's effort, as a run is compiled.
     """
+    options = None if thorough or topology == "local" else QUICK
     devices, chip = devices_of(topology)
     model = model_of(config)
     report = {"config": config.name, "topology": topology, "chip": chip.kind}
@@ -50,7 +59,7 @@ def plan(
     for candidate in chosen[:tries]:
         say(f"compiling {candidate}")
         run = program(with_plan(config, candidate), devices)
-        made = compile_step(run, model.batch(config.batch))
+        made = compile_step(run, model.batch(config.batch), options)
         report["tried"].append({"plan": str(candidate), "said": said(made, chip)})
         if isinstance(made, TooLarge):
             continue
@@ -60,7 +69,7 @@ def plan(
         if draw:
             count = math.prod(run.mesh.shape[axis] for axis in BATCH)
             say(f"compiling a draw of {count} samples")
-            drawn = compile_draw(run, model.clips(count))
+            drawn = compile_draw(run, model.clips(count), options)
             report["tried"].append({"plan": "its draw", "said": said(drawn, chip)})
             if isinstance(drawn, TooLarge):
                 continue
