@@ -22,7 +22,14 @@ def home(tmp_path_factory, light):
 
 @pytest.fixture(scope="module")
 def batch(home):
-    return batch_of(home.parent / "train")
+    """Noise, and a hand before the camera that comes down, shuts and rises."""
+    batch = batch_of(home.parent / "train")
+    eye = batch["cam_from_world"][:, :, :3, 3]  # these cameras do not turn
+    actions = np.tile(np.float32([0, 0, 0, 1, 0, 0, 0, 0]), (2, 5, 1))
+    actions[..., :3] = [[0, 0, 1.3], [0, 0, 1], [0, 0, 1], [0.1, 0, 1.1], [0.2, 0, 1.2]]
+    actions[..., :3] -= eye
+    actions[..., 7] = [0.08, 0.08, 0, 0, 0]
+    return batch | {"actions": actions}
 
 
 def method(home, **changes):
@@ -105,6 +112,30 @@ def test_nothing_from_the_future(home, batch, fill, outcomes, geometry):
     assert not np.array_equal(moved.robot, known.robot)
 
 
+class Gates:
+    """A network of no weights that puts out gates alone."""
+
+    def __init__(self, net, *gates):
+        self.config, self.gates = net.config, jnp.array(gates)
+
+    def apply(self, variables, x, condition, robot, time, image, gain=1.0):
+        gates = jnp.broadcast_to(self.gates, (*x.shape[:-1], len(self.gates)))
+        return jnp.concatenate([gates, jnp.zeros_like(x)], -1)
+
+
+def test_open_gates_make_the_guess_come_true(home, batch):
+    """In colours the hand takes along what it met where both gates are 1."""
+    flow = {"prediction": "residual"}
+    task = method(home, condition=DRAWN, flow=flow, sampler={"steps": 1})
+    _, frozen = drawn(task)
+    taken, guess = task.taken(frozen, batch), task.guess(frozen, batch)
+    for gates, want in (((1.0, 1.0), taken), ((0.0, 0.0), guess)):
+        gated = dataclasses.replace(task, net=Gates(task.net, *gates))
+        made = gated.sample({}, frozen, batch, jax.random.key(0))
+        np.testing.assert_allclose(made.rgb, want.rgb, atol=1e-4)
+    assert np.abs(taken.rgb - guess.rgb).max() > 0.1
+
+
 def test_encode_decode(home, batch):
     """The codec loses nothing, so the joint latent of a clip decodes to the clip."""
     task = method(home)
@@ -121,7 +152,8 @@ class Counted:
     def apply(self, variables, x, condition, robot, time, image, gain=1.0):
         self.calls += 1
         seen = gain * robot.mean() + jnp.cos(time / 1000)[:, None, None, None, None]
-        return self.scale * jnp.tanh(x + seen)
+        x = self.scale * jnp.tanh(x + seen)
+        return jnp.pad(x, ((0, 0),) * 4 + ((self.config.guesses, 0),))  # gates shut
 
 
 @pytest.mark.parametrize("solver", ["euler", "unipc"])

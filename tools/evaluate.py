@@ -29,6 +29,7 @@ from w4d_jax.evaluate import Case, markdown, score_case, summarise, task_of, wri
 from w4d_jax.kin.camera import pointmap, to_world
 from w4d_jax.npz import read_npz
 from w4d_jax.sample.simulate import results
+from w4d_jax.train import kinema4d
 from w4d_jax.train.trained import load_trained
 from w4d_jax.types import Camera, InputError
 
@@ -102,8 +103,9 @@ def checkpoint_cases(workdirs, clips: int) -> tuple[Iterator[Case], int]:
     samplers = {name: jax.jit(run.task.sample) for name, run in runs.items()}
     first = next(iter(runs.values()))
     drawings = {GUESS: jax.jit(first.task.guess)}
-    if first.task.condition.outcomes:
-        drawings[TAKEN] = jax.jit(first.task.taken)
+    method = kinema4d.build(first.config)
+    if method.condition.outcomes:
+        drawings[TAKEN] = jax.jit(method.taken)
 
     def cases():
         for start in range(0, count, BATCH):

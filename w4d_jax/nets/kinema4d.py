@@ -18,7 +18,6 @@ from w4d_jax.types import InputError
 # What the paper trains: low-rank pairs on these modules, and these subtrees in full.
 LORA_TARGETS = r"dit/blocks/(self|cross)/[qkvo]"
 ADDED = ("domain", "robot_tokens", "robot_latent")
-GATE = 16.0  # times a guess for a gate of 1: residuals are learned at about 16 to the unit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +30,8 @@ class Kinema4DConfig:
     takes a small network longer than anything else.
 
     guesses: further latents that come with the condition, each a change that may come true
-    or not, cell by cell. The network is shown them and adds each with a gate of its own:
-    what is already drawn has only to be chosen, not painted through D channels.
+    or not. The network says of each how far it does, cell by cell: what is already drawn
+    has only to be chosen, not painted through D channels.
     """
 
     dit: DiTConfig
@@ -61,7 +60,7 @@ class Kinema4DConfig:
 
     @property
     def channels(self) -> int:
-        """C of a latent. A gate for each guess comes out of the transformer before them."""
+        """C of a latent. The transformer puts out a gate for each guess, then a latent."""
         return self.dit.out_channels - self.guesses
 
     @property
@@ -84,8 +83,8 @@ class Kinema4D(nn.Module):
 
     noisy f[B,t,h,W,C], condition f[B,t,h,W,M+C+GC] (mask, latent of the first frame, then
     G guesses), robot f[B,t,h,w,M+C] (mask, then latent of the robot alone), time f[B] in
-    0..1000, image f[B,I,image_dim] or None -> f32[B,t,h,W,C]. W is the joint width:
-    `modalities` x one width; the robot's w is `robot_modalities` x one width. `gain` f[]
+    0..1000, image f[B,I,image_dim] or None -> f32[B,t,h,W,G+C], gates first. W is the joint
+    width: `modalities` x one width; the robot's w is `robot_modalities` x one width. `gain` f[]
     scales the robot's projection: 2 is the second forward of the authors' sampler (it adds
     it twice).
     """
@@ -112,10 +111,7 @@ class Kinema4D(nn.Module):
             x.append(jnp.roll(known, known.shape[3] // config.modalities, axis=3))
         tokens = self.embed(jnp.concatenate(x, -1))
         phases = joint_rope(tokens.shape[1:4], config)
-        x = self.dit.transform(tokens, phases, time, self.robot_tokens(robot), image)
-        gates, x = jnp.split(x, [config.guesses], axis=-1)
-        guesses = guesses.reshape(*gates.shape, config.channels)
-        return x + GATE * jnp.einsum("...g,...gc->...c", gates, guesses)
+        return self.dit.transform(tokens, phases, time, self.robot_tokens(robot), image)
 
     def inject(self, condition, robot, gain=1.0):
         """The condition f[B,t,h,W,M+C] with the robot's mask and latent written into it."""

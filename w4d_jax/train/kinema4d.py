@@ -196,9 +196,20 @@ class Kinema4DTask:
 
         def net(x, time):
             told = known.condition, known.robot, time, known.image
-            return self.net.apply(variables, x, *told, gain=gain)
+            return self.chosen(self.net.apply(variables, x, *told, gain=gain), known)
 
         return net
+
+    def chosen(self, output, known: Known):
+        """The network puts out f[B,t,h,2w,G+C] -> f[B,t,h,2w,C]: each guess that it was
+        told of, as far as its gate says, and the rest."""
+        M, C = self.codec.stride[0], self.codec.channels
+        starts = range(M + C, known.condition.shape[-1], C)
+        gates, chosen = jnp.split(output, [len(starts)], axis=-1)
+        for g, i in enumerate(starts):
+            guess = self.scaled_change(known.condition[..., i : i + C])
+            chosen = chosen + gates[..., g : g + 1] * guess
+        return chosen
 
     def sample(self, params, frozen, batch, key) -> Video:
         """Draws a future for each first frame and robot motion of the batch."""
@@ -247,10 +258,15 @@ class Kinema4DTask:
         }
 
     def scaled(self, latent):
-        c = self.condition
         rgb, points = jnp.split(latent, 2, axis=3)
-        points = (points - c.pointmap_mean) / c.pointmap_std
-        return jnp.concatenate([rgb / c.rgb_std, points], axis=3)
+        points = points - self.condition.pointmap_mean
+        return self.scaled_change(jnp.concatenate([rgb, points], axis=3))
+
+    def scaled_change(self, latent):
+        """Of a difference of latents, in which the mean is out."""
+        rgb, points = jnp.split(latent, 2, axis=3)
+        c = self.condition
+        return jnp.concatenate([rgb / c.rgb_std, points / c.pointmap_std], axis=3)
 
     def decode(self, latent) -> Video:
         """The inverse of `encode`."""
