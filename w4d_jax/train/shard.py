@@ -87,8 +87,8 @@ def laid(spread: NamedSharding, rows, which: list[int], batch: int):
 
     def place(x):
         def part(index):
-            first, *_, last = range(batch)[index[0]]
-            return x[at[first] : at[last] + 1]
+            mine = range(batch)[index[0]]
+            return x[at[mine[0]] : at[mine[-1]] + 1]
 
         return jax.make_array_from_callback((batch, *x.shape[1:]), spread, part)
 

@@ -15,6 +15,8 @@ FIXED = (
     *("task", "codec.", "model.", "lora.", "flow.prediction", "condition.pointmap_"),
     *("condition.rgb_", "data.frames", "data.height", "data.width"),
 )
+# What older runs, and methods without pairs, do not say.
+UNSAID = {"lora": {"rank": 0, "alpha": 32.0}}
 
 
 def read_config(workdir) -> ConfigDict:
@@ -28,7 +30,7 @@ def read_config(workdir) -> ConfigDict:
     missing = [k for k in needed if not isinstance(entry, dict) or k not in entry]
     if missing:
         raise InputError(f"workdir {workdir}: config.json has no {', '.join(missing)}")
-    return ConfigDict({"lora": {"rank": 0, "alpha": 32.0}} | entry)  # older runs had none
+    return ConfigDict(UNSAID | entry)
 
 
 def check_same(workdir: Path, config) -> None:
@@ -60,7 +62,7 @@ def claim(workdir: Path, config) -> None:
 
 def _differences(was, now) -> Iterator[tuple[str, Any, Any]]:
     """(dotted key, value in was, value in now) wherever two config.json would differ."""
-    left, right = (dict(_leaves(_plain(config))) for config in (was, now))
+    left, right = (dict(_leaves(UNSAID | _plain(config))) for config in (was, now))
     for key in left | right:
         if left.get(key) != right.get(key):
             yield key, left.get(key), right.get(key)
