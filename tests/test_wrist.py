@@ -247,3 +247,32 @@ def test_pixels_points_fields_and_units():
     assert score.point_error(np.add(points, [0, 3, 4]), points, valid) == pytest.approx(5)
     assert np.isnan(score.metres(said, points, ~valid & valid))
     np.testing.assert_allclose(score.scaled(2 * np.eye(4), 0.5)[:3, 3], 0)
+
+
+def test_scores_of_a_moment_and_the_camera_in_the_middle():
+    rng = np.random.default_rng(0)
+    K = np.array([[50.0, 0, 32], [0, 50, 24], [0, 0, 1]])
+    points = rng.uniform([-1, -1, 2], [1, 1, 3], (2, 4, 5, 3))
+    valid = rng.random((2, 4, 5)) < 0.7
+    true = score.Wrist(np.eye(4), K, points)
+    found = score.wrist_scores(true, true, valid, points[valid], 48, 64)
+    assert list(found.values()) == [0, 0, 0, 0, 0]
+    pose = np.eye(4)
+    pose[:3, 3] = [0, 0, -2]
+    back = score.Wrist(pose, K, np.add(points, [0, 0.3, 0.4]))
+    found = score.wrist_scores(back, true, valid, points[valid], 48, 64)
+    assert found["wrist_translation"] == 2 and found["wrist_reprojection"] > 1
+    assert found["anchor_points"] == pytest.approx(0.5)
+
+    angles = np.deg2rad([-20, 30, 20, -30])
+    turns = Rotation.from_rotvec(angles[:, None] * [0, 1, 0]).as_matrix()
+    places = np.array([[0, 0, 1], [0, 0, 3], [2, 0, 2], [-2, 4, 2.0]])
+    poses = np.tile(np.eye(4), (4, 1, 1))
+    poses[:, :3, :3] = turns
+    poses[:, :3, 3] = -np.einsum("nij,nj->ni", turns, places)
+    middle = score.mean_wrist(poses, np.stack([K, K, 2 * K, 2 * K]))
+    np.testing.assert_allclose(middle.cam_from_world[:3, :3], np.eye(3), atol=1e-9)
+    np.testing.assert_allclose(middle.cam_from_world[:3, 3], [0, -1, -2], atol=1e-9)
+    np.testing.assert_allclose(middle.K, 1.5 * K)
+    lone = score.wrist_scores(middle, true, valid, points[valid], 48, 64)
+    assert "anchor_points" not in lone

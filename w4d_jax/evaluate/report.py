@@ -36,6 +36,11 @@ METRICS = {
     "end_agrees": "block ends within 3 cm of physics ↑",
     "end_error": "block end error where found, m ↓",
     "success_agrees": "success as in physics ↑",
+    "wrist_translation": "wrist camera's place, m ↓",
+    "wrist_rotation": "wrist camera's rotation, degrees ↓",
+    "wrist_field": "wrist camera's field of view, degrees ↓",
+    "wrist_reprojection": "reprojection into the wrist image, pixels ↓",
+    "anchor_points": "points of the anchors, m ↓",
 }
 
 TITLES = {
@@ -45,6 +50,7 @@ TITLES = {
     "robot": "The robot itself",
     "mapped": "Where the condition map knows the wrist view",
     "unmapped": "Where it does not",
+    "wrist": "The wrist camera and the points",
     "task": "Task, all clips",
     "task_near_miss": "Task, near-misses",
     "task_other": "Task, all others",

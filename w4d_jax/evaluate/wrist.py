@@ -5,7 +5,44 @@ with the points that it says and the true ones, one number for a sample. Nothing
 aligned: both stand in the first anchor's frame, and a wrong rotation is to be seen.
 """
 
+from typing import NamedTuple
+
 import numpy as np
+
+
+class Wrist(NamedTuple):
+    """The wrist camera of a moment, and the points that anchors show: of H x W pixels, in
+    metres, in the frame of the first anchor's camera."""
+
+    cam_from_world: np.ndarray  # f[4,4]
+    K: np.ndarray  # f[3,3]
+    points: np.ndarray | None = None  # f[V,H,W,3]; None: nothing is said
+
+
+def wrist_scores(said: Wrist, true: Wrist, valid, seen, height: int, width: int) -> dict:
+    """valid bool[V,H,W]: where points are known; seen f[N,3]: what the wrist camera sees,
+    in the same frame; height, width: of its image."""
+    errors = pose_errors(said.cam_from_world, true.cam_from_world)
+    cameras = (said.K, said.cam_from_world), (true.K, true.cam_from_world)
+    scores = {
+        "wrist_translation": float(errors["translation"]),
+        "wrist_rotation": float(errors["rotation"]),
+        "wrist_field": float(field_errors(said.K, true.K, height, width)),
+        "wrist_reprojection": reprojection_error(seen, *cameras, height, width),
+    }
+    if said.points is not None:
+        scores["anchor_points"] = point_error(said.points, true.points, valid)
+    return scores
+
+
+def mean_wrist(poses, K) -> Wrist:
+    """The camera in the middle of cameras f[N,4,4] and f[N,3,3]: the mean of their places,
+    the rotation nearest to the mean of theirs, the mean of their intrinsics."""
+    u, _, v = np.linalg.svd(poses[:, :3, :3].mean(0))
+    pose = np.eye(4)
+    pose[:3, :3] = u @ np.diag([1, 1, np.linalg.det(u @ v)]) @ v
+    pose[:3, 3] = -pose[:3, :3] @ _place(poses).mean(0)
+    return Wrist(pose, K.mean(0))
 
 
 def pose_errors(cam_from_world, truth) -> dict[str, np.ndarray]:

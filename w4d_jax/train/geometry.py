@@ -18,6 +18,7 @@ from w4d_jax.kin.warp import Anchors, condition_map
 from w4d_jax.nets.checkpoint import from_entry, read_checkpoint
 from w4d_jax.nets.lora import join, split
 from w4d_jax.nets.vggt import VGGT, Geometry, VGGTConfig
+from w4d_jax.nets.weights import flat, tree
 from w4d_jax.train.config import filled
 from w4d_jax.train.defects import Defects
 from w4d_jax.train.geometry_losses import LossConfig, objective
@@ -71,8 +72,8 @@ class GeometryTask:
         return frozen | {"model": self._from_base(frozen["model"])}
 
     def begin(self, params):
-        """The same for `params`, where a run begins."""
-        return self._from_base(params)
+        """The same for `params`, where a run begins; what stays as drawn starts calm."""
+        return self._from_base(calm(params, self.net.config))
 
     def _from_base(self, drawn):
         if not self.base or not drawn:
@@ -110,7 +111,10 @@ class GeometryTask:
 
     def sample(self, params, frozen, batch, key) -> Scene:
         """What the network says of each moment of the batch; nothing is drawn."""
-        said = self.describe(params, frozen, batch["rgb"])
+        return self.scene(self.describe(params, frozen, batch["rgb"]))
+
+    def scene(self, said: Geometry) -> Scene:
+        """What is said, with its last refinements of poses decoded."""
         size = self.height, self.width
         anchors, _ = decode_pose(said.pose[-1], *size)
         wrist = decode_pose(said.wrist[-1], *size)
@@ -122,6 +126,26 @@ class GeometryTask:
         still = jnp.tile(jnp.eye(4), (B, V, 1, 1))
         nothing = jnp.zeros((B, V, H, W, 3)), jnp.ones((B, V, H, W))
         return Scene(*nothing, still, still[:, 0], batch["K"][:, 0])
+
+
+def calm(drawn, net: VGGTConfig):
+    """Drawn heads that begin by saying hardly more than: every camera stands where the
+    first does and sees a radian, every point lies one unit before it.
+
+    Drawn at random they begin metres away and turned about, whatever they see, and the
+    projection of points by a pose then says nothing for hundreds of steps.
+    """
+    leaves, camera = flat(drawn), np.array([0, 0, 0, 0, 0, 0, 1, 1, 1], np.float32)
+    starts = {"point/out2": np.array([0, 0, np.log(2), 0], np.float32)}  # expm1 follows
+    if net.camera:
+        starts["camera/branch/out"] = camera / net.camera.iterations
+    if net.wrist:
+        starts["wrist/refine/branch/out"] = camera / net.wrist.pose.iterations
+    for layer, start in starts.items():
+        kernel, bias = f"{layer}/kernel", f"{layer}/bias"
+        if bias in leaves:
+            leaves |= {kernel: 0.01 * leaves[kernel], bias: leaves[bias] + start}
+    return tree(leaves)
 
 
 def seen(batch, prefix: str) -> Seen:
