@@ -5,7 +5,7 @@
     python -m w4d_jax.train ... --config.data.encoded.train=ENCODED
 
 Training on ENCODED gives the losses of training on the clips. Several hosts share the work
-with --host 0 --hosts 4 and so on, or by themselves where jax.distributed knows them; each
+with --host 0 --hosts 4 and so on, or as docs/clusters.md says of training; each
 spreads its batches over its own devices. What was stopped goes on where it was, and what is
 complete is left as it is.
 """
@@ -13,12 +13,12 @@ complete is left as it is.
 import argparse
 import sys
 
-import jax
 from tqdm import tqdm
 
 from w4d_jax.data.pipeline import check_sizes
 from w4d_jax.train.__main__ import assignments
-from w4d_jax.train.config import load_config, override
+from w4d_jax.train.cluster import ClusterConfig, share
+from w4d_jax.train.config import filled, load_config, override
 from w4d_jax.train.encode import encode
 from w4d_jax.types import InputError
 
@@ -53,8 +53,9 @@ def main(arguments=None) -> int:
 
 
 def run(config, args) -> None:
-    host = jax.process_index() if args.host is None else args.host
-    hosts = jax.process_count() if args.hosts is None else args.hosts
+    host, hosts = share(filled(ClusterConfig, config.cluster, "cluster"))
+    host = host if args.host is None else args.host
+    hosts = hosts if args.hosts is None else args.hosts
 
     def progress(todo: range):
         return tqdm(todo, initial=todo.start, total=todo.stop, unit="clip")

@@ -62,6 +62,19 @@ def join(cluster: ClusterConfig) -> None:
         ) from error
 
 
+def share(cluster: ClusterConfig) -> tuple[int, int]:
+    """(which, of how many) parts of work that needs no word with the others: they are
+    joined only where JAX alone knows their number."""
+    cluster = told(cluster, os.environ)
+    if cluster.coordinator == "auto":
+        join(cluster)
+        return jax.process_index(), jax.process_count()
+    if not cluster.coordinator:
+        return 0, 1
+    check(cluster)
+    return cluster.process, cluster.processes
+
+
 def told(cluster: ClusterConfig, environ: Mapping[str, str]) -> ClusterConfig:
     """What a config leaves open, from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
     JAX_PROCESS_ID; without them "auto" where a launcher has started several processes."""
