@@ -42,7 +42,9 @@ def test_a_plane_before_the_camera_moves_exactly():
     last[1, :2, 3] = 0.1, -0.05
     last[2, :3, :3] = Rotation.from_euler("z", 90, degrees=True).as_matrix()
     cameras = np.tile(np.eye(4, dtype=np.float32), (3, 1, 1))
-    made = carried(image, K, cameras, Grip(np.ones(3, bool), pose, last))
+    made = carried(
+        np.tile(image, (3, 1, 1, 1)), K, cameras, Grip(np.ones(3, bool), pose, last)
+    )
     np.testing.assert_allclose(made[0], image, atol=1e-5)
     np.testing.assert_allclose(made[1, :-1, 2:], image[1:, :-2], atol=1e-4)
     np.testing.assert_allclose(made[2], np.rot90(image, -1), atol=1e-4)
@@ -61,7 +63,9 @@ def test_blocks_that_are_lifted_are_where_they_are_drawn():
     for clip in source:
         camera, rgb = clip.views["front"].camera, clip.views["front"].rgb.astype(np.float32)
         poses = np.tile(camera.cam_from_world, (len(rgb), 1, 1))
-        made = np.asarray(draw(rgb[0], camera.K, poses, clip.actions))[-1]
+        made = np.asarray(
+            draw(np.tile(rgb[0], (len(rgb), 1, 1, 1)), camera.K, poses, clip.actions)
+        )[-1]
         colour = np.array(clip.meta["block_colors"][clip.meta["target"]])
         hue = rgb[-1] / np.linalg.norm(rgb[-1], axis=-1, keepdims=True)
         seen = hue @ (colour / np.linalg.norm(colour)) > 0.98

@@ -59,21 +59,22 @@ def held(height, opening):
     return met, jnp.maximum(met, jnp.max(jnp.where(holds, now, 0), 1))
 
 
-def carried(image, K, cam_from_world, grip: Grip):
-    """image f[H,W,C] of frame 0, K f[3,3], cam_from_world f[T,4,4] -> f[T,H,W,C]: in each
-    frame, what the image shows at the place that the hand has brought here."""
-    H, W, _ = image.shape
+def carried(images, K, cam_from_world, grip: Grip):
+    """images f[T,H,W,C] of frame 0, one to be looked at in each frame; K f[3,3];
+    cam_from_world f[T,4,4] -> f[T,H,W,C]: in each frame, what its image shows at the place
+    that the hand has brought here."""
+    H, W, _ = images.shape[1:]
     rays = pixel_rays(K, H, W).reshape(H * W, 3)
     met_from_last = jnp.matmul(grip.met, se3.invert(grip.last), precision="highest")
 
-    def frame(cam, last, met_from_last):
+    def frame(image, cam, last, met_from_last):
         x = rays * (cam @ last[:, 3])[2]
         x = se3.transform(met_from_last, se3.transform(se3.invert(cam), x))
         u, v = project(se3.transform(cam_from_world[0], x), K).T - 0.5
         look = jax.vmap(lambda c: map_coordinates(c, [v, u], 1, "nearest"), -1, -1)
         return look(image).reshape(image.shape)
 
-    return jax.vmap(frame)(cam_from_world, grip.last, met_from_last)
+    return jax.vmap(frame)(images, cam_from_world, grip.last, met_from_last)
 
 
 def around(K, cam_from_world, pose, height: int, width: int):

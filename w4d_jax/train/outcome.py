@@ -1,11 +1,12 @@
 """What may come of the hand's motion, drawn: the guesses that Kinema4D's network gates.
 
-Two of them, each a change of what stands still:
+The thing that the hand met is what stands out, round the grip, from a picture in which that
+place is filled in from around it. Two guesses, each a change of what stands still:
 
-1. the hand takes along what it met (kin/carry.py): its colours, and for geometry the plane
+1. the hand takes the thing along (kin/carry.py): its colours, and for geometry the plane
    through the grip;
-2. what the hand met. Colours: its place is empty, filled in from around it. Geometry: it
-   stands there still, in the plane through that place.
+2. at the thing's own place. Colours: the place is empty. Geometry: the thing stands there
+   still, in the plane through the grip when they met.
 
 Nothing of this looks at the future: the first image, the cameras and the actions make it.
 """
@@ -18,6 +19,7 @@ from w4d_jax.kin.control import Normaliser, scene_pointmap
 from w4d_jax.nets.condition import inpaint
 
 COUNT = 2
+CONTRAST = 0.3  # difference of colours in [-1, 1] from which a pixel stands out in full
 
 
 def outcomes(still, ground, batch, norms: Normaliser):
@@ -31,12 +33,15 @@ def outcomes(still, ground, batch, norms: Normaliser):
 
 def _of_clip(still, ground, K, cam_from_world, actions, norm: Normaliser):
     size, grip = still.shape[1:3], follow(actions)
-    here, near = around(K, cam_from_world, grip.last, *size)
-    there, place = around(K, cam_from_world, grip.met, *size)
-    near, place = ((grip.holds[:, None, None] & mask)[..., None] for mask in (near, place))
-    moved = carried(still[-1], K, cam_from_world, grip)
+    (here, _), (there, place) = (
+        around(K, cam_from_world, pose, *size) for pose in (grip.last, grip.met)
+    )
+    place = (place & grip.holds[:, None, None])[..., None]
     empty = inpaint(still, 1.0 - place)
-    rgb = near * (moved - still), place * (empty - still)
-    planes = (scene_pointmap(depth, K, norm) - ground for depth in (here, there))
-    points = (mask * plane for mask, plane in zip((near, place), planes, strict=True))
-    return jnp.stack(rgb), jnp.stack(list(points))
+    contrast = jnp.abs(still - empty).max(-1, keepdims=True) / CONTRAST
+    thing = place * jnp.minimum(contrast, 1.0)
+    moved = carried(jnp.concatenate([still, thing], -1), K, cam_from_world, grip)
+    moved, along = moved[..., :3], moved[..., 3:]
+    planes = [scene_pointmap(depth, K, norm) - ground for depth in (here, there)]
+    rgb = along * (moved - still), thing * (empty - still)
+    return jnp.stack(rgb), jnp.stack([along * planes[0], thing * planes[1]])
