@@ -48,6 +48,7 @@ from w4d_jax.sample.predicted import (
 )
 from w4d_jax.sample.preview import image
 from w4d_jax.sample.wrist import wrist_video
+from w4d_jax.train import wristworld
 from w4d_jax.train.trained import Trained, load_trained
 from w4d_jax.types import InputError
 
@@ -214,7 +215,7 @@ def write(args, seen: Result, valid, anchors, video, fps: float, more) -> None:
             "valid": valid[None],
             "anchors": np.stack([fitted(rgb, video) for rgb in anchors])[None],
         }
-        complete = jax.jit(partial(wrist_video, video.task))
+        complete = jax.jit(partial(wrist_video, wristworld.build(video.config)))
         made = complete(video.params, video.frozen, told, jax.random.key(args.seed))
         seen = seen._replace(rgb=image(made.rgb[0]))
     write_result(args.out, seen, args.fps or fps, **more)
