@@ -6,12 +6,17 @@ what people read; checkpoints are written by all.
 
 import dataclasses
 import os
+import socket
 import sys
+import time
 from collections.abc import Mapping
 
 import jax
 
 from w4d_jax.types import InputError
+
+# In errors of work that processes do together; JAX has no type for them.
+SIGNS = ("Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "oordination", "ABORTED")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,18 +53,35 @@ def join(cluster: ClusterConfig) -> None:
             "cluster_detection_method": "deactivate",
         }
     try:
+        if cluster.process > 0:
+            await_listener(cluster.coordinator, cluster.start)
         jax.distributed.initialize(
             **asked,
             initialization_timeout=cluster.start,
             heartbeat_timeout_seconds=cluster.silence,
         )
-    except (RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"cluster.coordinator={cluster.coordinator}: process {cluster.process} of "
             f"{cluster.processes} has not joined in {cluster.start} s ({reason}); does "
             "process 0 run there?"
         ) from error
+
+
+def await_listener(address: str, seconds: float) -> None:
+    """Returns when somebody listens there, or raises OSError: JAX itself, if nobody does,
+    ends with a stack of C++."""
+    host, _, port = address.rpartition(":")
+    late = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            return
+        except OSError:
+            if time.monotonic() > late:
+                raise
+        time.sleep(0.2)
 
 
 def share(cluster: ClusterConfig) -> tuple[int, int]:
@@ -114,6 +136,11 @@ def check(cluster: ClusterConfig) -> None:
 def is_first() -> bool:
     """Whether this process writes what people read."""
     return jax.process_index() == 0
+
+
+def about_others(error: BaseException | None) -> bool:
+    """Whether an error says that another process does not answer."""
+    return jax.process_count() > 1 and any(sign in str(error) for sign in SIGNS)
 
 
 def lost(error: Exception) -> InputError:

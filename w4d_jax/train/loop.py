@@ -9,7 +9,7 @@ from jax.experimental.multihost_utils import process_allgather
 
 from w4d_jax.data.pipeline import assemble
 from w4d_jax.sample.preview import save_preview
-from w4d_jax.train.cluster import is_first, lost
+from w4d_jax.train.cluster import about_others, is_first, lost
 from w4d_jax.train.feed import Feed
 from w4d_jax.train.meter import Meter, Silence
 from w4d_jax.train.program import Program, program
@@ -34,12 +34,14 @@ def run(config, workdir: Path) -> None:
     try:
         with jax.set_mesh(made.mesh):
             train(config, made, workdir)
-    except OSError as error:
-        raise InputError(f"workdir {workdir}: cannot write to it ({error})") from error
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
-            raise
-        raise lost(error) from error
+    except InputError:
+        raise
+    except Exception as error:
+        if about_others(error):
+            raise lost(error) from error
+        if isinstance(error, OSError):
+            raise InputError(f"workdir {workdir}: cannot write to it ({error})") from error
+        raise
 
 
 def train(config, made: Program, workdir: Path) -> None:

@@ -16,10 +16,16 @@ import numpy as np
 from jax.experimental.multihost_utils import process_allgather
 from orbax.checkpoint import v1 as ocp
 
+from w4d_jax.train.cluster import about_others, lost
 from w4d_jax.types import InputError
 
 LOG = logging.getLogger(__name__)
 UNWANTED = ocp.PLACEHOLDER  # in an abstract state: do not read this leaf
+# What fails in orbax is raised here, and told in one line; orbax itself logs a traceback in
+# each of a dozen threads.
+logging.getLogger("absl").addFilter(
+    lambda record: not (record.exc_info and "orbax" in record.pathname)
+)
 
 
 class Checkpoints:
@@ -64,6 +70,8 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # of the system, of tensorstore, of orbax
+            if about_others(error):
+                raise lost(error) from error
             raise InputError(
                 f"checkpoint {self.folder}/{self._step}: not written ({root(error)}); mend "
                 "that, and the same command goes on from the checkpoint before"
@@ -106,7 +114,7 @@ class Checkpoints:
 
     def __exit__(self, kind, error, trace) -> None:
         """Waits for the last save, but not for processes that are lost."""
-        if jax.process_count() == 1 or not isinstance(error, jax.errors.JaxRuntimeError):
+        if not about_others(error):
             self.close()
 
 
