@@ -2,11 +2,12 @@
 
 Each side is a process of its own, so that neither's threads wait in the other's way, and so
 that its peak memory is its own. Calls alternate, A B A B, and the fastest of each counts: a
-neighbour on the machine slows both alike. Sides that finish one after the other would each
-have the machine at another hour.
+neighbour on the machine slows both alike. The time that a call spends on its cores counts
+as well: on one core (--cores 1) neighbours hardly change it.
 """
 
 import multiprocessing
+import os
 import resource
 import time
 from collections.abc import Callable
@@ -58,6 +59,7 @@ class Size(NamedTuple):
 
 class Lap(NamedTuple):
     seconds: float  # of the fastest call
+    cpu: float  # seconds of all cores, of the call that took fewest
     start: float  # seconds of compiling and of the first call
     memory: float  # bytes, at the peak, beyond those of the imported libraries
     value: float  # that the first call returned, to compare
@@ -101,7 +103,7 @@ def theirs(size: Size, compiled: bool):
     import diffusers
     import torch
 
-    torch.set_num_threads(multiprocessing.cpu_count())
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     config = size.config
     net = diffusers.WanTransformer3DModel(
         num_attention_heads=config.heads, attention_head_dim=config.head_dim,
@@ -117,28 +119,30 @@ def theirs(size: Size, compiled: bool):
     return (torch.compile(net) if compiled else net), given
 
 
-def race(makers: dict[str, tuple], repeats: int) -> dict[str, Lap]:
+def race(makers: dict[str, tuple], repeats: int, cores: int) -> dict[str, Lap]:
     """makers: name -> (function, its arguments); the function builds a side and returns a
-    call of no arguments that does the work once, waits for it, and returns a number."""
-    start = multiprocessing.get_context("spawn")
+    call of no arguments that does the work once, waits for it, and returns a number. Sides
+    run on the same first `cores` of this machine."""
+    fresh = multiprocessing.get_context("spawn")
     pipes, laps = {}, {}
     for name, (maker, *arguments) in makers.items():
-        here, there = start.Pipe()
-        process = start.Process(target=_side, args=(there, maker, arguments))
+        here, there = fresh.Pipe()
+        process = fresh.Process(target=_side, args=(there, cores, maker, arguments))
         process.start()
         there.close()
         pipes[name] = process, here
     try:
         first = {name: here.recv() for name, (_, here) in pipes.items()}
-        seconds: dict[str, list[float]] = {name: [] for name in pipes}
+        took: dict[str, list[tuple[float, float]]] = {name: [] for name in pipes}
         for _ in range(repeats):
             for name, (_, here) in pipes.items():
                 here.send(True)
-                seconds[name].append(here.recv())
+                took[name].append(here.recv())
         for name, (_, here) in pipes.items():
             here.send(False)
+            start, value = first[name]
             laps[name] = Lap(
-                min(seconds[name]), first[name][0], here.recv(), first[name][1]
+                *map(min, zip(*took[name], strict=True)), start, here.recv(), value
             )
     finally:
         for process, _ in pipes.values():
@@ -147,26 +151,50 @@ def race(makers: dict[str, tuple], repeats: int) -> dict[str, Lap]:
     return laps
 
 
-def _side(pipe, maker: Callable, arguments) -> None:
+def _side(pipe, cores: int, maker: Callable, arguments) -> None:
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
     call = maker(*arguments)
     value = call()
     pipe.send((time.perf_counter() - start, value))
     while pipe.recv():
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), time.process_time()
         call()
-        pipe.send(time.perf_counter() - start)
+        pipe.send((time.perf_counter() - start, time.process_time() - busy))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     pipe.send(1024.0 * (peak - before))
 
 
-def product(side: int = 1536, repeats: int = 8) -> float:
-    """Operations a second of a large float32 matrix product: what this machine reaches."""
-    a = np.ones((side, side), np.float32)
-    best = float("inf")
-    for _ in range(repeats):
-        start = time.perf_counter()
-        a @ a
-        best = min(best, time.perf_counter() - start)
-    return 2 * side**3 / best
+def product(side: int = 1024):
+    """One large matrix product: what this machine reaches."""
+    import jax.numpy as jnp
+
+    a = jnp.ones((side, side))
+    return lambda: float(jnp.dot(a, a)[0, 0])
+
+
+def table(laps: dict[str, Lap], flops: float, tokens: int) -> str:
+    """A row for each side but the product's, by whose operations a second of CPU MFU is."""
+    reached = 2 * 1024**3 / laps["product"].cpu
+    lines = [
+        f"{flops / 1e9:,.1f} GFLOP; a matrix product: {reached / 1e9:.0f} GFLOP/s of CPU\n",
+        "| | ms | CPU ms | tokens/s | MFU | MiB | start, s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, lap in laps.items():
+        if name == "product":
+            continue
+        cells = name, 1e3 * lap.seconds, 1e3 * lap.cpu, tokens / lap.seconds
+        cells += flops / lap.cpu / reached, lap.memory / 2**20, lap.start
+        row = "| {} | {:,.0f} | {:,.0f} | {:,.0f} | {:.0%} | {:,.0f} | {:.0f} |"
+        lines.append(row.format(*cells))
+    return "\n".join(lines)
+
+
+def check_equal(laps: dict[str, Lap], tolerance: float = 1e-4) -> None:
+    """That all sides but the product's found the same number."""
+    found = {name: lap.value for name, lap in laps.items() if name != "product"}
+    most = max(found.values())
+    if most - min(found.values()) > tolerance * abs(most):
+        raise SystemExit(f"the sides differ: {found}")

@@ -1,6 +1,6 @@
 """A draw of samples here and in PyTorch, at equal sizes, weights and noise, on a machine.
 
-    python bench/sample.py [--repeats 5] [--sizes 3] [--steps 4]
+    python bench/sample.py [--repeats 5] [--sizes 3] [--cores 2] [--steps 4]
 
 Euler steps of a Wan2.1 text-to-video transformer in float32, ours as one compiled program
 beside diffusers' WanTransformer3DModel (SDPA) and its FlowMatchEulerDiscreteScheduler. The
@@ -8,8 +8,9 @@ samples must agree. bench/beside.py says how they are timed.
 """
 
 import argparse
+import os
 
-from beside import Size, ours, product, race, theirs
+from beside import Size, check_equal, ours, product, race, table, theirs
 
 SIZES = (
     Size(width=256, heads=4, layers=4, side=16),
@@ -63,34 +64,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--sizes", type=int, default=len(SIZES), help="the first so many")
+    parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--no-compile", action="store_true", help="without torch.compile")
     args = parser.parse_args()
-    reached = product()
-    print(f"a matrix product reaches {reached / 1e9:.0f} GFLOP/s")
     for size in SIZES[: args.sizes]:
         sides = {
+            "product": (product,),
             "ours": (our_draw, size, args.steps),
             "PyTorch, eager": (their_draw, size, args.steps, False),
         }
         if not args.no_compile:
             sides["PyTorch, compiled"] = (their_draw, size, args.steps, True)
-        laps = race(sides, args.repeats)
-        values = [lap.value for lap in laps.values()]
-        assert max(values) - min(values) < 1e-4 * max(values), values
+        laps = race(sides, args.repeats, args.cores)
+        check_equal(laps)
         flops = args.steps * size.forward.total
-        print(f"\n{size}, {args.steps} steps, {flops / 1e9:,.0f} GFLOP\n")
-        print(
-            "| | ms | tokens x steps/s | MFU | MiB | start, s |\n|---|---|---|---|---|---|"
-        )
-        for name, lap in laps.items():
-            speed = args.steps * size.batch * size.tokens / lap.seconds
-            share = flops / lap.seconds / reached
-            print(
-                f"| {name} | {1e3 * lap.seconds:,.0f} | {speed:,.0f} | {share:.0%} "
-                f"| {lap.memory / 2**20:,.0f} | {lap.start:.0f} |",
-                flush=True,
-            )
+        print(f"\n{size}, {args.steps} steps")
+        print(table(laps, flops, args.steps * size.batch * size.tokens), flush=True)
 
 
 if __name__ == "__main__":

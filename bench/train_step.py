@@ -1,18 +1,21 @@
 """A training step here and in PyTorch, at equal sizes, weights and inputs, on this machine.
 
-    python bench/train_step.py [--repeats 5] [--sizes 3] [--scaling] [--no-compile]
+    python bench/train_step.py [--repeats 5] [--sizes 3] [--cores 2] \\
+        [--scaling] [--no-compile]
 
 Forward, backward and AdamW of a Wan2.1 text-to-video transformer in float32: ours without
 and with rematerialisation, and diffusers' WanTransformer3DModel (SDPA, fused AdamW), eager
 and by torch.compile. The losses of the first step must agree. Tokens a second; MFU by the
-project's formula (nothing computed twice counts) over what a large matrix product reaches
-here; peak memory; seconds of compiling and the first step. bench/beside.py says how they
-are timed. --scaling: ours and eager PyTorch by tokens of a frame, by frames, by batch.
+project's formula (nothing computed twice counts), by CPU time, over what a large matrix
+product reaches; peak memory; seconds of compiling and the first step. bench/beside.py says
+how they are timed. --scaling: ours and eager PyTorch by tokens of a frame, by frames, by
+batch.
 """
 
 import argparse
+import os
 
-from beside import Lap, Size, ours, product, race, theirs
+from beside import Size, check_equal, ours, product, race, table, theirs
 
 SIZES = (
     Size(width=256, heads=4, layers=4, side=16),
@@ -74,51 +77,39 @@ def their_step(size: Size, compiled: bool):
     return step
 
 
-def row(name: str, size: Size, lap: Lap, reached: float) -> str:
-    tokens = size.batch * size.tokens / lap.seconds
-    share = size.forward.step / lap.seconds / reached
-    return (
-        f"| {name} | {1e3 * lap.seconds:,.0f} | {tokens:,.0f} | {share:.0%} "
-        f"| {lap.memory / 2**20:,.0f} | {lap.start:.0f} |"
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--sizes", type=int, default=len(SIZES), help="the first so many")
+    parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--scaling", action="store_true")
     parser.add_argument("--no-compile", action="store_true", help="without torch.compile")
     args = parser.parse_args()
-    reached = product()
-    print(f"a matrix product reaches {reached / 1e9:.0f} GFLOP/s")
     if args.scaling:
-        scaling(args.repeats)
+        scaling(args.repeats, args.cores)
         return
     for size in SIZES[: args.sizes]:
         sides = {
+            "product": (product,),
             "ours": (our_step, size, "none"),
             "ours, remat attention": (our_step, size, "attention"),
             "PyTorch, eager": (their_step, size, False),
         }
         if not args.no_compile:
             sides["PyTorch, compiled"] = (their_step, size, True)
-        laps = race(sides, args.repeats)
-        values = [lap.value for lap in laps.values()]
-        assert max(values) - min(values) < 1e-4 * max(values), values
-        print(f"\n{size}, {size.forward.step / 1e9:,.0f} GFLOP; loss {values[0]:.5f}\n")
-        print("| | ms | tokens/s | MFU | MiB | start, s |\n|---|---|---|---|---|---|")
-        for name, lap in laps.items():
-            print(row(name, size, lap, reached), flush=True)
+        laps = race(sides, args.repeats, args.cores)
+        check_equal(laps)
+        print(f"\n{size}")
+        print(table(laps, size.forward.step, size.batch * size.tokens), flush=True)
 
 
-def scaling(repeats: int) -> None:
-    print("\n| | tokens | GFLOP | ours, ms | PyTorch, ms |\n|---|---|---|---|---|")
+def scaling(repeats: int, cores: int) -> None:
+    print("\n| | tokens | GFLOP | ours, CPU ms | PyTorch, CPU ms |\n|---|---|---|---|---|")
     for axis, sizes in SCALING.items():
         for size in sizes:
             sides = {"ours": (our_step, size, "none"), "theirs": (their_step, size, False)}
-            laps = race(sides, repeats)
-            times = " | ".join(f"{1e3 * lap.seconds:,.0f}" for lap in laps.values())
+            laps = race(sides, repeats, cores)
+            times = " | ".join(f"{1e3 * lap.cpu:,.0f}" for lap in laps.values())
             name = f"{axis} {getattr(size, axis)}"
             tokens = size.batch * size.tokens
             print(
