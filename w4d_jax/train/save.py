@@ -107,7 +107,8 @@ class Checkpoints:
 
     def close(self) -> None:
         self.wait()
-        self._orbax.close()
+        with self._writing():  # it raises again what a save has raised
+            self._orbax.close()
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -119,10 +120,11 @@ class Checkpoints:
 
 
 def root(error: BaseException) -> str:
-    """The first words of what an error goes back to."""
+    """What an error goes back to, in few words: which file, and at its end why."""
     while below := error.__cause__ or error.__context__:
         error = below
-    return f"{type(error).__name__} {' '.join(str(error).split())[:160]}"
+    text = f"{type(error).__name__} {' '.join(str(error).split())}"
+    return text if len(text) <= 170 else f"{text[:80]} ... {text[-80:]}"
 
 
 def alone() -> ocp.Context:
