@@ -42,7 +42,7 @@ def learned():
                                  "ffn": 16, "patch": 4, "side": 8}}
         config.model.dit.image_dim = 12
         config.model.update(variant="pm", crossed=False)
-        config.condition.update(fill="grey", geometry="ramp")
+        config.condition.update(fill="grey", geometry="ramp", outcomes=False)
         config.flow.prediction = "velocity"
     return config
 

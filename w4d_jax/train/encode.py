@@ -49,6 +49,7 @@ def settings(config) -> dict[str, Any]:
         "variant": model["variant"],
         "fill": condition["fill"],
         "geometry": condition["geometry"],
+        "outcomes": condition.get("outcomes", False),
         **weights(config),
     }
 
