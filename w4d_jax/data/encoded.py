@@ -11,6 +11,7 @@ A record is an .npz of one view of one clip, cut to size:
     condition_latent f16[t,h,2w,C]             what the first image makes known
     blind_latent f16[t,h,2w,C]                 the same without the robot's motion, where
                                                that is something else
+    outcome_latent f16[t,h,2w,GC]              guesses of train/outcome.py, where drawn
     robot_cells u8[thw / 8]                    which cells show the robot, a bit each
     image f16[I,D]                             tokens of the first image, if asked for
 
