@@ -46,7 +46,7 @@ class Checkpoints:
             preservation_policy=newest,
             cleanup_tmp_directories=clean,
         )
-        self._pending, self._step = None, 0
+        self._pending, self._step, self._failed = None, 0, False
 
     def save(self, step: int, state, data) -> None:
         """Starts a save; state has left the device when this returns and may be donated."""
@@ -70,6 +70,7 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # of the system, of tensorstore, of orbax
+            self._failed = True
             if about_others(error):
                 raise lost(error) from error
             raise InputError(
@@ -107,7 +108,7 @@ class Checkpoints:
 
     def close(self) -> None:
         self.wait()
-        with self._writing():  # it raises again what a save has raised
+        if not self._failed:  # it would raise again what the save has raised
             self._orbax.close()
 
     def __enter__(self) -> "Checkpoints":
