@@ -25,8 +25,8 @@ class Compiled(NamedTuple):
     seconds: float  # that compiling took
 
 
-# An eighth of the compiler's time, for the same memory: its search for the fastest form of
-# each kernel is left out.
+# Without its search for the fastest form of each kernel the compiler took a seventh of the
+# time for one layer of the 14B forward, and planned the same memory.
 QUICK = {"exec_time_optimization_effort": -1.0}
 
 

@@ -91,7 +91,7 @@ def _kinema4d(config) -> Model:
 
 
 def _wrist_video(config) -> Model:
-    """The embedders of text and views, a millionth of all, are not counted."""
+    """The embedders of text and views, some 4e-5 of all, are not counted."""
     task = wristworld.build(config)
     net, (t, h, w) = task.net.config.dit, task.grid
     tokens, rank = _tokens((t, h, w), net.patch), task.lora.rank

@@ -17,7 +17,7 @@ REACHED = 0.6  # of a chip's peak, by products that nothing holds up
 ROOM = 0.95  # of a chip's memory: what is estimated to need more is not compiled
 WORK = 70  # bytes for each number of the residual stream while a layer runs, as measured
 # What a layer keeps of each token for the backward pass, in widths of bfloat16; with "none"
-# everything that trains, as measured.
+# everything that trains: a guess, which only orders the tries.
 KEPT = {"full": 1, "attention": 2, "offload": 0, "none": 40}
 
 
