@@ -61,7 +61,7 @@ def other_robot(batch):
 
 def test_learns_without_an_image_of_the_robot(home, batch):
     """Variant "pm", the paper's; test_train.py trains "act"."""
-    task = method(home, model={"variant": "pm"})
+    task = method(home, model={"variant": "pm"}, condition={"outcomes": False})
     params, frozen = drawn(task)
     tx = optimizer(OptimizerConfig(lr=3e-3, warmup=1), 3)
     update = jax.jit(make_update(task.loss, tx, 0.9))
@@ -123,17 +123,20 @@ class Gates:
         return jnp.concatenate([gates, jnp.zeros_like(x)], -1)
 
 
-def test_open_gates_make_the_guess_come_true(home, batch):
-    """In colours the hand takes along what it met where both gates are 1."""
+def test_a_gate_says_how_far_nothing_is_taken_along(home, batch):
     flow = {"prediction": "residual"}
     task = method(home, condition=DRAWN, flow=flow, sampler={"steps": 1})
     _, frozen = drawn(task)
-    taken, guess = task.taken(frozen, batch), task.guess(frozen, batch)
-    for gates, want in (((1.0, 1.0), taken), ((0.0, 0.0), guess)):
-        gated = dataclasses.replace(task, net=Gates(task.net, *gates))
+    left, guess = task.left(frozen, batch), task.guess(frozen, batch)
+    for gate, want in ((1.0, left), (0.0, guess)):
+        gated = dataclasses.replace(task, net=Gates(task.net, gate))
         made = gated.sample({}, frozen, batch, jax.random.key(0))
         np.testing.assert_allclose(made.rgb, want.rgb, atol=1e-4)
-    assert np.abs(taken.rgb - guess.rgb).max() > 0.1
+        np.testing.assert_allclose(made.pointmap, want.pointmap, atol=1e-4)
+    assert np.abs(left.rgb - guess.rgb).max() > 0.1
+    before = method(home, condition=DRAWN | {"outcomes": False}, flow=flow)
+    untouched = before.guess(frozen, batch)
+    np.testing.assert_allclose(left.rgb, untouched.rgb, atol=1e-4)
 
 
 def test_encode_decode(home, batch):

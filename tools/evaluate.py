@@ -6,10 +6,10 @@
 The first judges training runs, side by side, on the held-out clips of the first run's data.
 In the second each file is a result folder or its clip.npz; several are paired in order.
 "Repeat the first frame" is judged beside them, and beside runs what the first of them
-starts from: its first guess and, where it is drawn (train/outcome.py), the guess in which
-the hand always takes along what it met. Every metric is given for whole frames, with the
-robot masked out, and on the pixels that change with the robot masked out. Frame 0 is the
-model's input and is not scored.
+starts from: its first guess and, where that has the hand take along what it met
+(train/outcome.py), the one in which it takes nothing. Every metric is given for whole
+frames, with the robot masked out, and on the pixels that change with the robot masked out.
+Frame 0 is the model's input and is not scored.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from w4d_jax.types import Camera, InputError
 
 BATCH = 8  # clips sampled together
 GUESS = "first guess, no network"  # what the first run draws of what it is told
-TAKEN = "hand always takes along, no network"
+LEFT = "the same, nothing taken along"
 SIZE = ("view", "frames", "height", "width")
 
 
@@ -105,7 +105,7 @@ def checkpoint_cases(workdirs, clips: int) -> tuple[Iterator[Case], int]:
     drawings = {GUESS: jax.jit(first.task.guess)}
     method = kinema4d.build(first.config)
     if method.condition.outcomes:
-        drawings[TAKEN] = jax.jit(method.taken)
+        drawings[LEFT] = jax.jit(method.left)
 
     def cases():
         for start in range(0, count, BATCH):

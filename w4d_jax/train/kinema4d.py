@@ -26,7 +26,7 @@ from w4d_jax.train.config import filled
 from w4d_jax.train.denoise import FlowConfig, Net, SamplerConfig, draw, field, losses
 from w4d_jax.train.image_encoder import build_image_encoder, load_image_encoder
 from w4d_jax.train.lora import LoraConfig
-from w4d_jax.train.outcome import COUNT, outcomes
+from w4d_jax.train.outcome import Drawing, outcomes
 from w4d_jax.train.start import StartConfig
 from w4d_jax.types import InputError
 
@@ -71,8 +71,9 @@ class ConditionConfig:
     itself; "drawn", the image with the robot taken away and drawn where it will be.
     geometry: what stands in for the unknown first pointmap: "ramp", one for all cameras, or
     "ground", the plane that the robot stands on, as this camera sees it.
-    outcomes: what may come of the hand's motion is drawn too, for the network to choose
-    from (train/outcome.py). It takes fill "drawn" and a codec in which changes add up.
+    outcomes: the guess is drawn as if the hand took along what it met, and the network is
+    shown what changes if it does not (train/outcome.py). It takes fill "drawn" and a codec
+    in which changes add up.
     """
 
     fill: Literal["grey", "held", "drawn"] = "grey"
@@ -176,15 +177,13 @@ class Kinema4DTask:
         task = self.bound(frozen)
         return task.decode(task.anchor(task.known(batch)))
 
-    def taken(self, frozen, batch) -> Video:
-        """The same where the hand always takes along what it met: no network chooses. For
-        tasks with `condition.outcomes` alone."""
+    def left(self, frozen, batch) -> Video:
+        """The same where the hand takes nothing along. For tasks with `condition.outcomes`
+        alone, whose guess is that it takes along what it met."""
         task = self.bound(frozen)
         known = task.known(batch).condition[..., self.codec.stride[0] :]
-        drawn, along, met = jnp.split(known, 1 + COUNT, axis=-1)
-        empty, _ = jnp.split(met, 2, axis=3)
-        change = along + jnp.concatenate([empty, jnp.zeros_like(empty)], 3)
-        return task.decode(task.scaled(drawn + change))
+        taken, change = jnp.split(known, 2, axis=-1)
+        return task.decode(task.scaled(taken + change))
 
     def anchor(self, known: Known):
         """The condition's latent on the scale of what is learned, f32[B,t,h,2w,C]."""
@@ -310,23 +309,24 @@ class Kinema4DTask:
         latents["condition_latent"] = self.codec.encode_pair(colours, ground)
         if self.condition.fill == "drawn":
             latents["blind_latent"] = latents["condition_latent"]
-            colours = uncover(colours, seen)
+            still = Drawing(uncover(colours, seen), ground)
+            robot = Drawing(rgb, points)
             if self.condition.outcomes:
-                made = outcomes(colours, ground, batch, norms)
-                latents["outcome_latent"] = self.changes(*made)
-            if act:
-                colours = colours.at[:, 1:].set(over(seen, rgb, colours)[:, 1:])
-            drawn = self.codec.encode_pair(colours, over(seen, points, ground))
-            latents["condition_latent"] = drawn
+                taken, left = outcomes(*still, batch, norms)
+                still = self.drawn(taken, robot, seen)
+                latents["outcome_latent"] = self.drawn(left, robot, seen) - still
+                latents["condition_latent"] = still
+            else:
+                latents["condition_latent"] = self.drawn(still, robot, seen)
         return latents
 
-    def changes(self, rgb, points):
-        """Of G changes f[G,B,T,H,W,3] each -> f[B,t,h,2w,GC]."""
-        pairs = [
-            jnp.concatenate([self.codec.encode(change) for change in pair], axis=3)
-            for pair in zip(rgb, points, strict=True)
-        ]
-        return jnp.concatenate(pairs, -1)
+    def drawn(self, scene: Drawing, robot: Drawing, seen):
+        """The latent of a scene with the robot before it, where seen f[B,T,H,W] is 1. Frame
+        0 shows the robot already, and variant "pm" never draws its colours."""
+        colours = scene.rgb
+        if self.net.config.variant == "act":
+            colours = colours.at[:, 1:].set(over(seen, robot.rgb, colours)[:, 1:])
+        return self.codec.encode_pair(colours, over(seen, robot.pointmap, scene.pointmap))
 
     def image_tokens(self, batch):
         """Of the first image, f32[B,I,image_dim], for a network that looks at them."""
@@ -415,7 +415,7 @@ def build(config) -> Kinema4DTask:
             f"multiples of model.robot_patch={side}"
         )
     known = filled(ConditionConfig, config["condition"], "condition")
-    guesses = COUNT if known.outcomes else 0
+    guesses = int(known.outcomes)
     if guesses and not (known.fill == "drawn" and isinstance(codec, CosineCodec)):
         raise InputError(
             f"condition.outcomes with fill={known.fill!r}, codec {type(codec).__name__}: "

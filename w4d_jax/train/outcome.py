@@ -1,15 +1,17 @@
-"""What may come of the hand's motion, drawn: the guesses that Kinema4D's network gates.
+"""What may come of the hand's motion, drawn: what Kinema4D's network starts from.
 
 The thing that the hand met is what stands out, round the grip, from a picture in which that
-place is filled in from around it. Two guesses, each a change of what stands still:
+place is filled in from around it. Two videos, robot left out:
 
-1. the hand takes the thing along (kin/carry.py): its colours, and for geometry the plane
-   through the grip;
-2. at the thing's own place. Colours: the place is empty. Geometry: the thing stands there
-   still, in the plane through the grip when they met.
+- taken: the thing goes with the hand (kin/carry.py) and its place is empty. Its points lie
+  in the plane through the grip.
+- left: the thing stands where it stood. Its points lie in the plane through the grip when
+  they met.
 
 Nothing of this looks at the future: the first image, the cameras and the actions make it.
 """
+
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,17 +20,21 @@ from w4d_jax.kin.carry import around, carried, follow
 from w4d_jax.kin.control import Normaliser, scene_pointmap
 from w4d_jax.nets.condition import inpaint
 
-COUNT = 2
 CONTRAST = 0.3  # difference of colours in [-1, 1] from which a pixel stands out in full
 
 
-def outcomes(still, ground, batch, norms: Normaliser):
-    """still f[B,T,H,W,3], the first image with the robot taken away, in [-1, 1]; ground
-    f[B,T,H,W,3], its pointmap, normalised; batch: K, cam_from_world and actions -> changes
-    (rgb, pointmap) f[COUNT,B,T,H,W,3] each, 0 in frame 0."""
+class Drawing(NamedTuple):
+    """A video of B clips: rgb f[B,T,H,W,3] in [-1, 1], pointmap f[B,T,H,W,3] normalised."""
+
+    rgb: Any
+    pointmap: Any
+
+
+def outcomes(still, ground, batch, norms: Normaliser) -> tuple[Drawing, Drawing]:
+    """(taken, left). still f[B,T,H,W,3], the first image with the robot taken away; ground
+    f[B,T,H,W,3], its stand-in pointmap; batch: K, cam_from_world and actions."""
     told = batch["K"], batch["cam_from_world"], batch["actions"], norms
-    rgb, points = jax.vmap(_of_clip, out_axes=1)(still, ground, *told)
-    return rgb.at[:, :, 0].set(0), points.at[:, :, 0].set(0)
+    return jax.vmap(_of_clip)(still, ground, *told)
 
 
 def _of_clip(still, ground, K, cam_from_world, actions, norm: Normaliser):
@@ -42,6 +48,12 @@ def _of_clip(still, ground, K, cam_from_world, actions, norm: Normaliser):
     thing = place * jnp.minimum(contrast, 1.0)
     moved = carried(jnp.concatenate([still, thing], -1), K, cam_from_world, grip)
     moved, along = moved[..., :3], moved[..., 3:]
-    planes = [scene_pointmap(depth, K, norm) - ground for depth in (here, there)]
-    rgb = along * (moved - still), thing * (empty - still)
-    return jnp.stack(rgb), jnp.stack([along * planes[0], thing * planes[1]])
+    here, there = (scene_pointmap(depth, K, norm) for depth in (here, there))
+    behind = mix(thing, empty, still)
+    taken = Drawing(mix(along, moved, behind), mix(along, here, ground))
+    return taken, Drawing(still, mix(thing, there, ground))
+
+
+def mix(share, x, y):
+    """share x + (1 - share) y."""
+    return share * x + (1 - share) * y
