@@ -84,9 +84,9 @@ class Kinema4D(nn.Module):
     noisy f[B,t,h,W,C], condition f[B,t,h,W,M+C+GC] (mask, latent of the first frame, then
     G guesses), robot f[B,t,h,w,M+C] (mask, then latent of the robot alone), time f[B] in
     0..1000, image f[B,I,image_dim] or None -> f32[B,t,h,W,G+C], gates first. W is the joint
-    width: `modalities` x one width; the robot's w is `robot_modalities` x one width. `gain` f[]
-    scales the robot's projection: 2 is the second forward of the authors' sampler (it adds
-    it twice).
+    width: `modalities` x one width; the robot's w is `robot_modalities` x one width. `gain`
+    f[] scales the robot's projection: 2 is the second forward of the authors' sampler (it
+    adds it twice).
     """
 
     config: Kinema4DConfig
