@@ -129,7 +129,7 @@ def test_a_run_from_imported_weights_and_its_export(
     def still(config):
         video = np.zeros((4, *(config.data[n] for n in ("frames", "height", "width")), 3))
         return program(config)._replace(
-            update=lambda state, *_: (state, {"loss": 0.0}),
+            update=lambda state, *_: (state, {"loss": 0.0, "grad_norm": 0.0}),
             sample=lambda *_: kinema4d.Video(video, video, None),
         )
 

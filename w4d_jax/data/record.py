@@ -132,10 +132,10 @@ def _slices(entries, record: bytes, start: int) -> dict[str, tuple]:
     slices = {}
     for name, dtype, shape in entries:
         if dtype not in _DTYPES or not all(type(n) is int and n >= 0 for n in shape):
-            raise InputError(f"{name}: {dtype}{shape} is no array of a clip")
+            raise InputError(f"{name!r}: {dtype!r} {shape} is no array of a clip")
         size = math.prod(shape) * np.dtype(dtype).itemsize
         if start + size > len(record):
-            raise InputError(f"{name}: ends at byte {start + size} of {len(record)}")
+            raise InputError(f"{name!r}: ends at byte {start + size} of {len(record)}")
         slices[name] = np.frombuffer(record, np.uint8, size, start), dtype, shape
         start += size
     if start != len(record):
