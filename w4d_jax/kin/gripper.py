@@ -127,9 +127,9 @@ def grip_actions(robot, joints) -> np.ndarray:
     pose = np.asarray(se3.xyz_quat_from_pose(se3.rigid(hand[:, :3, :3], at)))
     gripper, opening = gripper_of(robot), np.zeros(len(joints))
     if gripper is not None:
-        q = gripper.q[:, 0] * np.sign(gripper.q[-1, 0] - gripper.q[0, 0])
-        have = joints[:, gripper.joints[0]] * np.sign(gripper.q[-1, 0] - gripper.q[0, 0])
-        opening = np.interp(have, q, gripper.opening)
+        q, have = gripper.q[:, 0], joints[:, gripper.joints[0]]
+        sign = np.sign(q[-1] - q[0])  # np.interp wants increasing ones
+        opening = np.interp(sign * have, sign * q, gripper.opening)
     return np.column_stack([pose, opening]).astype(np.float32)
 
 

@@ -309,15 +309,13 @@ class Kinema4DTask:
         latents["condition_latent"] = self.codec.encode_pair(colours, ground)
         if self.condition.fill == "drawn":
             latents["blind_latent"] = latents["condition_latent"]
-            still = Drawing(uncover(colours, seen), ground)
-            robot = Drawing(rgb, points)
+            robot, left = Drawing(rgb, points), None
+            scene = Drawing(uncover(colours, seen), ground)
             if self.condition.outcomes:
-                taken, left = outcomes(*still, batch, norms)
-                still = self.drawn(taken, robot, seen)
-                latents["outcome_latent"] = self.drawn(left, robot, seen) - still
-                latents["condition_latent"] = still
-            else:
-                latents["condition_latent"] = self.drawn(still, robot, seen)
+                scene, left = outcomes(*scene, batch, norms)
+            drawn = latents["condition_latent"] = self.drawn(scene, robot, seen)
+            if left is not None:
+                latents["outcome_latent"] = self.drawn(left, robot, seen) - drawn
         return latents
 
     def drawn(self, scene: Drawing, robot: Drawing, seen):
