@@ -7,7 +7,7 @@ from scipy.spatial.transform import Rotation
 from w4d_jax.data.sim import SimSource
 from w4d_jax.data.sim.source import arm
 from w4d_jax.kin import se3
-from w4d_jax.kin.carry import REACH, Grip, around, carried, follow, held
+from w4d_jax.kin.carry import REACH, VIEW, Grip, around, carried, follow, from_hand, held
 from w4d_jax.kin.gripper import grip_actions, grip_point, hand_link
 
 OPEN = 0.08
@@ -73,6 +73,47 @@ def test_blocks_that_are_lifted_are_where_they_are_drawn():
         errors = [np.abs(x - rgb[-1])[seen].mean() for x in (made, rgb[0])]
         gains.append(errors[0] / errors[1])
     assert np.median(gains) < 0.5, gains
+
+
+def test_the_hand_sees_the_plane_that_its_fingers_close_in():
+    """A camera 1 m above a table on which every place shows its own x and y."""
+    size, K = 64, np.array([[100, 0, 32], [0, 100, 32], [0, 0, 1]], np.float32)
+    cam_from_world = np.diag([1, -1, -1, 1]).astype(np.float32)
+    cam_from_world[:3, 3] = 0.1, -0.2, 1.0
+    pixel = (np.arange(size) + 0.5 - 32) / 100
+    x, y = np.meshgrid(pixel - 0.1, -pixel - 0.2)
+    image = np.stack([x, y], -1).astype(np.float32)
+    turn = Rotation.from_euler("xz", [180, 30], degrees=True).as_matrix()
+    pose = np.tile(np.eye(4, dtype=np.float32), (2, 1, 1))
+    pose[0, :3, :3], pose[0, :2, 3] = turn, (-0.05, -0.25)
+    pose[1, 2, 3] = 1.5  # behind the camera
+    seen = from_hand(image, K, cam_from_world, pose)
+    assert seen.shape == (2, VIEW, VIEW, 2)
+    at = REACH * ((np.arange(VIEW) + 0.5) / VIEW * 2 - 1)
+    x, y = np.meshgrid(at, at)
+    want = np.stack([x, y], -1) @ turn[:2, :2].T + pose[0, :2, 3]
+    np.testing.assert_allclose(seen[0], want, atol=1e-5)
+    assert not np.asarray(seen[1]).any()
+
+
+def test_a_grasp_and_a_near_miss_look_different_from_the_hand():
+    """The block's colour is in the middle of the hand in one, beside it in the other."""
+    see = jit(lambda *a: from_hand(*a[:3], follow(a[3]).met[-1:])[0])
+    middle = slice(VIEW // 2 - 2, VIEW // 2 + 2)
+    shares = {0.0: [], 1.0: []}
+    for near_miss, found in shares.items():
+        for clip in SimSource(7, 6, views=("front",), tasks=("pick",), near_miss=near_miss):
+            camera, rgb = clip.views["front"].camera, clip.views["front"].rgb[0]
+            seen = see(
+                rgb.astype(np.float32), camera.K, camera.cam_from_world, clip.actions
+            )
+            hue = seen / np.linalg.norm(seen, axis=-1, keepdims=True)
+            colour = np.array(clip.meta["block_colors"][clip.meta["target"]])
+            alike = hue @ (colour / np.linalg.norm(colour)) > 0.98
+            columns = np.asarray(alike)[: VIEW // 2].mean(0)
+            found.append(columns[middle].sum() / max(columns.sum(), 1e-6))
+    print(shares)
+    assert min(shares[0.0]) > max(shares[1.0]), shares
 
 
 def test_the_grip_of_joints_is_that_of_actions():

@@ -11,6 +11,7 @@ from configs.kinema4d import tiny
 from w4d_jax.data.pipeline import cut
 from w4d_jax.data.sim import SimSource
 from w4d_jax.data.sim.source import READY, arm
+from w4d_jax.kin.gripper import grip_actions
 from w4d_jax.sample.simulate import known_batch, rollout
 from w4d_jax.train.kinema4d import build
 from w4d_jax.types import InputError
@@ -47,7 +48,7 @@ def test_a_long_motion_has_no_seams():
         asked.append(batch["rgb"][0, 0])
         return drawn()(batch, chunk)
 
-    made = rollout(draw, image, camera, arm(), joints, SIZE)
+    made = rollout(draw, image, camera, arm(), joints, SIZE, grip_actions(arm(), joints))
     assert made.rgb.shape == (FRAMES, *SIZE[1:], 3)
     assert made.camera.cam_from_world.shape == (FRAMES, 4, 4)
     assert len(asked) == 3
@@ -69,7 +70,8 @@ def test_a_moving_camera_keeps_its_poses():
     poses = np.tile(camera.cam_from_world, (FRAMES, 1, 1))
     poses[:, 0, 3] += np.linspace(0, 0.1, FRAMES)
     moving = type(camera)(camera.width, camera.height, camera.K, poses)
-    made = rollout(drawn(), image, moving, arm(), joints, SIZE)
+    actions = grip_actions(arm(), joints)
+    made = rollout(drawn(), image, moving, arm(), joints, SIZE, actions)
     np.testing.assert_allclose(made.camera.cam_from_world, poses, atol=1e-6)
     refuse = partial(rollout, drawn(), image, robot=arm(), size=SIZE)
     with pytest.raises(InputError, match="12 poses for 7 frames of actions: need 1 or 7"):

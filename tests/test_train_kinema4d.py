@@ -123,17 +123,22 @@ class Gates:
         return jnp.concatenate([gates, jnp.zeros_like(x)], -1)
 
 
-def test_a_gate_says_how_far_nothing_is_taken_along(home, batch):
+def test_a_gate_says_whether_nothing_is_taken_along(home, batch):
     flow = {"prediction": "residual"}
     task = method(home, condition=DRAWN, flow=flow, sampler={"steps": 1})
     _, frozen = drawn(task)
     left, guess = task.left(frozen, batch), task.guess(frozen, batch)
-    for gate, want in ((1.0, left), (0.0, guess)):
+    for gate, want in ((1.0, left), (0.6, left), (0.4, guess), (0.0, guess)):
         gated = dataclasses.replace(task, net=Gates(task.net, gate))
         made = gated.sample({}, frozen, batch, jax.random.key(0))
         np.testing.assert_allclose(made.rgb, want.rgb, atol=1e-4)
         np.testing.assert_allclose(made.pointmap, want.pointmap, atol=1e-4)
     assert np.abs(left.rgb - guess.rgb).max() > 0.1
+    x0 = task.encode(batch)  # while it learns it may doubt
+    known = task.known(batch)
+    doubts = dataclasses.replace(task, net=Gates(task.net, 0.25)).network({}, known)
+    change = task.scaled_change(known.condition[..., -task.codec.channels :])
+    np.testing.assert_allclose(doubts(x0, None), 0.25 * change, atol=1e-6)
     before = method(home, condition=DRAWN | {"outcomes": False}, flow=flow)
     untouched = before.guess(frozen, batch)
     np.testing.assert_allclose(left.rgb, untouched.rgb, atol=1e-4)

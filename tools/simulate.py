@@ -24,6 +24,7 @@ from PIL import Image, UnidentifiedImageError
 from w4d_jax.data.result import write_result
 from w4d_jax.kin import Camera, load_robot
 from w4d_jax.kin.action import read_actions
+from w4d_jax.kin.gripper import grip_actions
 from w4d_jax.sample.simulate import rollout
 from w4d_jax.train.trained import load_trained
 from w4d_jax.types import InputError
@@ -98,7 +99,8 @@ def simulate(args) -> None:
                 latents.append(np.asarray(video.latent[0], args.latents))
             return video
 
-        made = rollout(draw, image, camera, robot, joints, size)
+        actions = grip_actions(robot, joints) if run.task.condition.outcomes else None
+        made = rollout(draw, image, camera, robot, joints, size, actions)
         write_result(out, made, args.fps, np.stack(latents) if latents else None)
 
 

@@ -5,7 +5,9 @@ would be seen if it did. The hand met whatever it may hold where it had come dow
 on that thing moves as the hand does, as a rigid body. What the image shows round the grip
 is taken to lie in the plane through the grip that faces the camera: a homography a frame.
 A network that is shown this beside the untouched image has only to tell, place by place,
-which of the two comes true. World: z is up.
+which of the two comes true. What it tells it by is what lies in the hand, and that is seen
+best from the hand: there a grasp is a thing in the middle, a near-miss one at the edge,
+wherever on the table and whichever way. World: z is up.
 """
 
 from typing import Any, NamedTuple
@@ -20,6 +22,8 @@ from w4d_jax.kin.camera import pixel_rays, project
 DOWN = 0.005  # metres above the lowest that still count as low
 SHUT = 0.01  # metres of opening that tell shut from not yet shut, or open again
 REACH = 0.10  # metres round the grip that may be taken along
+NEARER = 0.25  # of its width: what is seen of a thing lies before its middle
+VIEW = 10  # pixels a side of what the hand sees, 2 cm each
 
 
 class Grip(NamedTuple):
@@ -59,6 +63,32 @@ def held(height, opening):
     return met, jnp.maximum(met, jnp.max(jnp.where(holds, now, 0), 1))
 
 
+def centred(grip: Grip, share, K, cam_from_world) -> Grip:
+    """The same motion, told of what the hand met in place of the grip.
+
+    share f[T,H,W]: how far each pixel shows it. Its middle is as high as the grip was;
+    what is seen of it lies somewhat before. Where nothing is seen, the grip stays.
+    """
+    rays = pixel_rays(K, *share.shape[1:])
+    pixels = share.sum((1, 2))
+    weight = share / jnp.maximum(pixels, 1e-6)[:, None, None]
+    ray = jnp.einsum("thw,hwi->ti", weight, rays, precision="highest")
+    up, origin = cam_from_world[:, :3, 2], cam_from_world[:, :3, 3]
+    rise = jnp.sum(up * ray, -1)  # of the ray, a metre ahead
+    height = grip.met[:, 2, 3] + jnp.sum(up * origin, -1)  # of the grip over the camera
+    ahead = height / jnp.where(jnp.abs(rise) > 1e-3, rise, jnp.inf)
+    ahead = ahead * (1 - NEARER * jnp.sqrt(pixels / (K[0, 0] * K[1, 1])))
+    middle = se3.transform(se3.invert(cam_from_world), (ahead[:, None] * ray)[:, None])
+    grip_from_middle = se3.transform(se3.invert(grip.met), middle)[:, 0]
+    seen = (pixels >= 1) & (jnp.linalg.norm(grip_from_middle, axis=-1) < REACH)
+    shift = jnp.where(seen[:, None], grip_from_middle, 0.0)
+    shift = se3.rigid(jnp.broadcast_to(jnp.eye(3), (len(shift), 3, 3)), shift)
+    met, last = (
+        jnp.matmul(pose, shift, precision="highest") for pose in (grip.met, grip.last)
+    )
+    return Grip(grip.holds, met, last)
+
+
 def carried(images, K, cam_from_world, grip: Grip):
     """images f[T,H,W,C] of frame 0, one to be looked at in each frame; K f[3,3];
     cam_from_world f[T,4,4] -> f[T,H,W,C]: in each frame, what its image shows at the place
@@ -85,3 +115,17 @@ def around(K, cam_from_world, pose, height: int, width: int):
     depth = jnp.broadcast_to(at[..., 2], (len(at), height, width))
     gap = depth[..., None] * pixel_rays(K, height, width) - at
     return depth, (depth > 0) & (jnp.linalg.norm(gap, axis=-1) < REACH)
+
+
+def from_hand(image, K, cam_from_world, pose):
+    """What an image f[H,W,C] shows of the plane through grips f[P,4,4] that their fingers
+    close in, within REACH of each: f[P,S,S,C], S = VIEW, columns along the grip's x, rows
+    along its y. 0 where that lies behind the camera."""
+    at = REACH * (2 * (jnp.arange(VIEW) + 0.5) / VIEW - 1)
+    plane = jnp.stack([*jnp.meshgrid(at, at), jnp.zeros((VIEW, VIEW))], -1)
+    x = se3.transform(pose, jnp.broadcast_to(plane.reshape(-1, 3), (len(pose), VIEW**2, 3)))
+    x = se3.transform(cam_from_world, x.reshape(-1, 3))
+    ahead = x[:, 2] > 0
+    u, v = project(jnp.where(ahead[:, None], x, jnp.array([0.0, 0.0, 1.0])), K).T - 0.5
+    look = jax.vmap(lambda c: map_coordinates(c, [v, u], 1, "nearest"), -1, -1)
+    return (look(image) * ahead[:, None]).reshape(-1, VIEW, VIEW, image.shape[-1])

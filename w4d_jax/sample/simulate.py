@@ -15,7 +15,6 @@ from w4d_jax.data.result import Result
 from w4d_jax.kin import Robot
 from w4d_jax.kin.camera import to_world
 from w4d_jax.kin.control import Normaliser, denormalise, normaliser
-from w4d_jax.kin.gripper import grip_actions
 from w4d_jax.kin.render import draw_robot
 from w4d_jax.sample.preview import image as to_image
 from w4d_jax.types import Camera, InputError
@@ -28,12 +27,14 @@ def known_batch(
     joints: np.ndarray,
     height: int,
     width: int,
+    actions: np.ndarray | None = None,
 ) -> dict:
     """What a model is told of a clip, as a batch of one; nothing of it is the future.
 
-    image u8[H,W,3] from the camera, joints f32[T,J]. Image and camera are cut to the
-    model's aspect about the centre and resized, as training does; the robot is drawn at
-    that size.
+    image u8[H,W,3] from the camera, joints f32[T,J], actions f32[T,8] of the grip
+    (kin/gripper.py `grip_actions`) for a model that is told of them. Image and camera are
+    cut to the model's aspect about the centre and resized, as training does; the robot is
+    drawn at that size.
     """
     if image.shape != (camera.height, camera.width, 3):
         raise InputError(
@@ -52,7 +53,7 @@ def known_batch(
         "cam_from_world": poses[None],
         "center": center[None],
         "scale": scale[None],
-        "actions": grip_actions(robot, joints)[None],
+        **({} if actions is None else {"actions": actions[None]}),
     }
 
 
@@ -63,13 +64,14 @@ def rollout(
     robot: Robot,
     joints: np.ndarray,
     size: tuple[int, int, int],
+    actions: np.ndarray | None = None,
 ) -> Result:
     """The 4D video of a motion of any length.
 
     draw(batch, chunk) -> video, as a task samples it: the model, a batch of one and the
-    chunk's number. image and camera as in `known_batch`, joints f32[T,J], T >= 2; size:
-    frames, height and width that the model makes. Within the last chunk the robot rests
-    where the motion ended, and what is made of that is dropped.
+    chunk's number. image, camera and actions as in `known_batch`, joints f32[T,J], T >= 2;
+    size: frames, height and width that the model makes. Within the last chunk the robot
+    rests where the motion ended, and what is made of that is dropped.
 
     Raises InputError for a motion of one frame, a camera of other poses than the motion,
     and a robot that the first image lacks.
@@ -87,8 +89,9 @@ def rollout(
         )
     chunks = []
     for start in range(0, len(joints) - 1, frames - 1):
-        part = joints[np.minimum(start + np.arange(frames), len(joints) - 1)]
-        batch = known_batch(image, at(camera, start, frames), robot, part, height, width)
+        rows = np.minimum(start + np.arange(frames), len(joints) - 1)
+        seen = image, at(camera, start, frames), robot, joints[rows], height, width
+        batch = known_batch(*seen, None if actions is None else actions[rows])
         if not chunks and not batch["robot_depth"][0, 0].any():
             raise InputError(
                 "robot: no pixel of it is in the first frame; check cam_from_world (world "

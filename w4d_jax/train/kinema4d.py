@@ -26,7 +26,7 @@ from w4d_jax.train.config import filled
 from w4d_jax.train.denoise import FlowConfig, Net, SamplerConfig, draw, field, losses
 from w4d_jax.train.image_encoder import build_image_encoder, load_image_encoder
 from w4d_jax.train.lora import LoraConfig
-from w4d_jax.train.outcome import Drawing, outcomes
+from w4d_jax.train.outcome import Drawing, hand_tokens, hand_width, minus, outcomes
 from w4d_jax.train.start import StartConfig
 from w4d_jax.types import InputError
 
@@ -46,13 +46,19 @@ class Known(NamedTuple):
     robot: Any  # f32[B,t,h,w,M+C] mask, then the latent of the robot alone; 2w for "act"
     blind: Any  # the condition of one who does not know the robot's motion
     image: Any = None  # f32[B,I,image_dim] tokens of the first image, if the network looks
+    blind_image: Any = None  # the tokens of one who does not know the robot's motion
 
     def withheld(self, kept) -> "Known":
         """Without the robot where kept f[B] is 0: the other half of guidance."""
-        robot = self.robot * flow.over(kept, self.robot)
-        seen = flow.over(kept, self.condition) > 0
+
+        def known(x, blind):
+            return jnp.where(flow.over(kept, x) > 0, x, blind)
+
+        image = self.image
         return self._replace(
-            condition=jnp.where(seen, self.condition, self.blind), robot=robot
+            condition=known(self.condition, self.blind),
+            robot=self.robot * flow.over(kept, self.robot),
+            image=None if image is None else known(image, self.blind_image),
         )
 
 
@@ -71,9 +77,9 @@ class ConditionConfig:
     itself; "drawn", the image with the robot taken away and drawn where it will be.
     geometry: what stands in for the unknown first pointmap: "ramp", one for all cameras, or
     "ground", the plane that the robot stands on, as this camera sees it.
-    outcomes: the guess is drawn as if the hand took along what it met, and the network is
-    shown what changes if it does not (train/outcome.py). It takes fill "drawn" and a codec
-    in which changes add up.
+    outcomes: the guess is drawn as if the hand took along what it met; the network is shown
+    what changes if it does not, and looks at what the hand sees (train/outcome.py). Takes
+    fill "drawn" and a codec in which changes add up.
     """
 
     fill: Literal["grey", "held", "drawn"] = "grey"
@@ -190,21 +196,23 @@ class Kinema4DTask:
         M, C = self.codec.stride[0], self.codec.channels
         return self.scaled(known.condition[..., M : M + C])
 
-    def network(self, variables, known: Known, gain=1.0) -> Net:
+    def network(self, variables, known: Known, gain=1.0, gate=lambda g: g) -> Net:
         """The network of `variables`, told what is known."""
 
         def net(x, time):
             told = known.condition, known.robot, time, known.image
-            return self.chosen(self.net.apply(variables, x, *told, gain=gain), known)
+            output = self.net.apply(variables, x, *told, gain=gain)
+            return self.chosen(output, known, gate)
 
         return net
 
-    def chosen(self, output, known: Known):
+    def chosen(self, output, known: Known, gate):
         """The network puts out f[B,t,h,2w,G+C] -> f[B,t,h,2w,C]: each guess that it was
         told of, as far as its gate says, and the rest."""
         M, C = self.codec.stride[0], self.codec.channels
         starts = range(M + C, known.condition.shape[-1], C)
         gates, chosen = jnp.split(output, [len(starts)], axis=-1)
+        gates = gate(gates)
         for g, i in enumerate(starts):
             guess = self.scaled_change(known.condition[..., i : i + C])
             chosen = chosen + gates[..., g : g + 1] * guess
@@ -218,7 +226,7 @@ class Kinema4DTask:
         x = jax.random.normal(key, (*known.condition.shape[:-1], self.codec.channels))
 
         def velocity(known, gain=1.0):
-            net = self.network(variables, known, gain)
+            net = self.network(variables, known, gain, likelier)
             return field(self.flow, net, self.anchor(known))
 
         other = None
@@ -291,7 +299,8 @@ class Kinema4DTask:
         guesses = [told["outcome_latent"]] if self.condition.outcomes else []
         condition = jnp.concatenate([mask, told["condition_latent"], *guesses], -1)
         blind = jnp.concatenate([mask, blind, *map(jnp.zeros_like, guesses)], -1)
-        return Known(condition, robot, blind, self.image_tokens(batch))
+        image = self.image_tokens(batch)
+        return Known(condition, robot, blind, image, self.blind_tokens(image))
 
     def told(self, batch):
         """The latents of what is known, f32[B,t,h,w or 2w,C] each."""
@@ -309,13 +318,15 @@ class Kinema4DTask:
         latents["condition_latent"] = self.codec.encode_pair(colours, ground)
         if self.condition.fill == "drawn":
             latents["blind_latent"] = latents["condition_latent"]
-            robot, left = Drawing(rgb, points), None
-            scene = Drawing(uncover(colours, seen), ground)
+            robot = Drawing(rgb, points)
+            bare = uncovered(colours[:, 0], seen[:, 0])
+            scene = Drawing(colours.at[:, 1:].set(bare[:, None]), ground)
             if self.condition.outcomes:
                 scene, left = outcomes(*scene, batch, norms)
-            drawn = latents["condition_latent"] = self.drawn(scene, robot, seen)
-            if left is not None:
-                latents["outcome_latent"] = self.drawn(left, robot, seen) - drawn
+                nothing = jax.tree.map(jnp.zeros_like, robot)
+                change = self.drawn(minus(left, scene), nothing, seen)
+                latents["outcome_latent"] = change
+            latents["condition_latent"] = self.drawn(scene, robot, seen)
         return latents
 
     def drawn(self, scene: Drawing, robot: Drawing, seen):
@@ -333,6 +344,9 @@ class Kinema4DTask:
             return None
         if "image" in batch:
             image = batch["image"].astype(jnp.float32)
+        elif self.condition.outcomes:
+            seen = (batch["robot_depth"][:, 0] > 0).astype(jnp.float32)
+            image = hand_tokens(uncovered(unit(batch["rgb"][:, 0]), seen), batch)
         elif self.image is None:
             raise InputError(
                 f"batch: no image tokens, model.dit.image_dim={width} looks at them; name "
@@ -345,6 +359,11 @@ class Kinema4DTask:
                 f"image tokens {image.shape}: need model.dit.image_dim={width} channels"
             )
         return image
+
+    def blind_tokens(self, image):
+        """The same for one who does not know the motion: what the hand sees is part of it,
+        what an image encoder makes of the image is not."""
+        return jnp.zeros_like(image) if self.condition.outcomes else image
 
     def cells(self, batch):
         """Which latent cells show the robot, f32[B,t,h,w]."""
@@ -369,6 +388,12 @@ class Kinema4DTask:
         return jax.vmap(scene_pointmap)(depth, batch["K"], norms)
 
 
+def likelier(gates):
+    """1 where a guess comes true rather than not, else 0. What minimises a squared error is
+    the mean of what may happen, a thing half here and half there; a sample is one of it."""
+    return (gates > 0.5).astype(gates.dtype)
+
+
 def latents_of(batch):
     """The latents of encoded clips, in float32 whatever they are stored in."""
     latents = {name: x for name, x in batch.items() if name.endswith("_latent")}
@@ -380,13 +405,10 @@ def over(seen, x, behind):
     return jnp.where(seen[..., None] > 0, x, behind)
 
 
-def uncover(still, seen):
-    """A still video f32[B,T,H,W,3] without the robot of frame 0 in the frames after it.
-
-    What it hid is unknown there and is filled in from around it.
-    """
-    first, known = still[:, 0], 1 - seen[:, 0, ..., None]
-    return still.at[:, 1:].set(given.inpaint(first, known)[:, None])
+def uncovered(image, seen):
+    """An image f32[B,H,W,3] without the robot, which stands where seen f[B,H,W] is 1. What
+    it hid is unknown and is filled in from around it."""
+    return given.inpaint(image, 1 - seen[..., None])
 
 
 def soften_robot(key, robot, channels: int, share: float):
@@ -419,9 +441,17 @@ def build(config) -> Kinema4DTask:
             f"condition.outcomes with fill={known.fill!r}, codec {type(codec).__name__}: "
             "need fill='drawn' and codec.cosine, in which changes add up"
         )
+    dit = model.pop("dit")
+    if guesses and (image or dit.get("image_dim")):
+        raise InputError(
+            f"condition.outcomes with image={config.get('image')} and model.dit.image_dim="
+            f"{dit.get('image_dim', 0)}: need neither, it looks at what the hand sees"
+        )
+    if guesses:
+        dit = {**dit, "image_dim": hand_width(data["frames"])}
     told = (1 + guesses) * (2 if model.get("crossed") else 1)  # the other half's too
     channels = {"in_channels": (1 + told) * C + M, "out_channels": C + guesses}
-    dit = filled(DiTConfig, {**model.pop("dit"), **channels}, "model.dit")
+    dit = filled(DiTConfig, {**dit, **channels}, "model.dit")
     start = {name: model.pop(name) for name in ("base", "adapter") if name in model}
     grid = t, h // side, w // side
     joint = {"dit": dit, "mask_channels": M, "robot_grid": grid, "guesses": guesses}

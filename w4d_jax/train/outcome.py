@@ -3,10 +3,10 @@
 The thing that the hand met is what stands out, round the grip, from a picture in which that
 place is filled in from around it. Two videos, robot left out:
 
-- taken: the thing goes with the hand (kin/carry.py) and its place is empty. Its points lie
-  in the plane through the grip.
-- left: the thing stands where it stood. Its points lie in the plane through the grip when
-  they met.
+- taken: the thing goes with the hand (kin/carry.py) and its place is empty.
+- left: the thing stands where it stood.
+
+Its points lie in a plane that faces the camera, a little before its middle.
 
 Nothing of this looks at the future: the first image, the cameras and the actions make it.
 """
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from w4d_jax.kin.carry import around, carried, follow
+from w4d_jax.kin.carry import REACH, VIEW, around, carried, centred, follow, from_hand
 from w4d_jax.kin.control import Normaliser, scene_pointmap
 from w4d_jax.nets.condition import inpaint
 
@@ -30,6 +30,10 @@ class Drawing(NamedTuple):
     pointmap: Any
 
 
+def minus(x: Drawing, y: Drawing) -> Drawing:
+    return jax.tree.map(jnp.subtract, x, y)
+
+
 def outcomes(still, ground, batch, norms: Normaliser) -> tuple[Drawing, Drawing]:
     """(taken, left). still f[B,T,H,W,3], the first image with the robot taken away; ground
     f[B,T,H,W,3], its stand-in pointmap; batch: K, cam_from_world and actions."""
@@ -39,19 +43,47 @@ def outcomes(still, ground, batch, norms: Normaliser) -> tuple[Drawing, Drawing]
 
 def _of_clip(still, ground, K, cam_from_world, actions, norm: Normaliser):
     size, grip = still.shape[1:3], follow(actions)
-    (here, _), (there, place) = (
-        around(K, cam_from_world, pose, *size) for pose in (grip.last, grip.met)
-    )
+    _, place = around(K, cam_from_world, grip.met, *size)
     place = (place & grip.holds[:, None, None])[..., None]
     empty = inpaint(still, 1.0 - place)
     contrast = jnp.abs(still - empty).max(-1, keepdims=True) / CONTRAST
-    thing = place * jnp.minimum(contrast, 1.0)
-    moved = carried(jnp.concatenate([still, thing], -1), K, cam_from_world, grip)
+    share = place * jnp.minimum(contrast, 1.0)
+    thing = centred(grip, share[..., 0], K, cam_from_world)
+    here, there = (
+        scene_pointmap(around(K, cam_from_world, pose, *size)[0], K, norm)
+        for pose in (thing.last, thing.met)
+    )
+    moved = carried(jnp.concatenate([still, share], -1), K, cam_from_world, thing)
     moved, along = moved[..., :3], moved[..., 3:]
-    here, there = (scene_pointmap(depth, K, norm) for depth in (here, there))
-    behind = mix(thing, empty, still)
+    behind = mix(share, empty, still)
     taken = Drawing(mix(along, moved, behind), mix(along, here, ground))
-    return taken, Drawing(still, mix(thing, there, ground))
+    return taken, Drawing(still, mix(share, there, ground))
+
+
+def hand_tokens(still, batch):
+    """What tells which it will be, for a network to look at: f32[B,2,N], N = `hand_width`.
+
+    What stands out of the image still f[B,H,W,3], as the hand sees it where it met what it
+    may hold, and where it last held it: a thing's colour says nothing of how it lies in the
+    hand. Beside each, how high the grip is and how far open in every frame.
+    """
+
+    def tokens(image, K, cam_from_world, actions):
+        grip = follow(actions)
+        poses = jnp.stack([grip.met[-1], grip.last[-1]])
+        views = from_hand(image, K, cam_from_world[0], poses)
+        table = jnp.median(views, (1, 2), keepdims=True)
+        contrast = jnp.minimum(jnp.abs(views - table).max(-1) / CONTRAST, 1.0)
+        course = jnp.concatenate([actions[:, 2], actions[:, 7]]) / REACH
+        course = jnp.broadcast_to(course, (2, len(course)))
+        return jnp.concatenate([2 * contrast.reshape(2, -1) - 1, jnp.eye(2), course], 1)
+
+    told = batch["K"], batch["cam_from_world"], batch["actions"]
+    return jax.vmap(tokens)(still, *told)
+
+
+def hand_width(frames: int) -> int:
+    return VIEW**2 + 2 + 2 * frames
 
 
 def mix(share, x, y):
