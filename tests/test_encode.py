@@ -186,7 +186,7 @@ def test_a_stopped_host_goes_on_and_a_finished_one_rests(home, tmp_path):
     config.condition.fill = "held"
     with pytest.raises(InputError, match=r"fill.*choose another --out"):
         encode(config, "train", out)
-    with pytest.raises(InputError, match="encoded with fill drawn, the config has held"):
+    with pytest.raises(InputError, match="made with fill drawn, the config has held"):
         EncodedSource(out, settings(config))
 
 
@@ -203,7 +203,7 @@ def test_clips_of_other_weights_are_refused(home, one_host, tmp_path):
         write(tmp_path / folder, made)
         config.codec.wan.weights = str(tmp_path / folder)
         assert weights(config)["codec weights"] == digest(leaves)
-    said = rf"codec weights drawn by seed 0, the config has {digest(leaves)}; encode again"
+    said = rf"codec weights drawn by seed 0, the config has {digest(leaves)}; make it again"
     with pytest.raises(InputError, match=said):
         build(config).items("train")
 
@@ -227,7 +227,7 @@ def test_parts_are_asked_for(home, tmp_path):
 
 def test_a_store_of_clips_is_not_one_of_encoded_clips(home, tmp_path):
     write_noise(tmp_path / "part-00000-of-00001", [0])
-    with pytest.raises(InputError, match="a store of clips, not of encoded ones"):
+    with pytest.raises(InputError, match="a store of clips, not made of them"):
         EncodedSource(tmp_path, {})
 
 
@@ -271,8 +271,8 @@ def test_bad_words_are_one_line(home, capsys, words, message):
 def test_bytes_of_a_clip_at_full_size():
     """In float16 and bits, before compression, beside the reference's."""
     task = kinema4d.build(load_config(f"{REPO / 'configs/kinema4d.py'}:14b"))
-    cells = math.prod(task.grid)
-    latents = 5 * cells * task.codec.channels  # two halves, the robot's, two of condition
-    image = task.image.config.tokens * task.image.config.width
+    cells = math.prod(task.joint.grid)
+    latents = 5 * cells * task.joint.codec.channels  # two halves, the robot's, two of condition
+    image = task.joint.image.config.tokens * task.joint.image.config.width
     assert cells / 8 == 8775 and 2 * (latents + image) + cells // 8 == 11_898_695
     assert tool().reference_bytes(49, 480, 720) == 26_577_920

@@ -34,7 +34,7 @@ SIZES = {"base": 2, "multipliers": (1, 2), "blocks": 1, "temporal": (True,)}
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory, light):
+def home(tmp_path_factory):
     home = tmp_path_factory.mktemp("lora")
     return write_config(home / "config.py", write_noise(home / "train", [0, 1]), home)
 
@@ -131,12 +131,12 @@ def test_merged_is_unmerged(home, batch):
     params, frozen = drawn(task)
     base = lora.join(frozen["model"], params["added"])
     merged = lora.merge(base, params["lora"], PAIRS["alpha"] / PAIRS["rank"])
-    known = task.known(batch)
-    x = jax.random.normal(KEY, (2, *known.condition.shape[1:4], task.codec.channels))
+    known = task.joint.known(batch)
+    x = jax.random.normal(KEY, (2, *known.condition.shape[1:4], task.joint.codec.channels))
 
     @jax.jit
     def believed(variables):
-        net, anchor = task.network(variables, known), task.anchor(known)
+        net, anchor = task.network(variables, known), task.joint.anchor(known)
         sigma = jnp.array([0.3, 0.8])
         return denoise.estimate(task.flow, net, x, sigma, anchor).clean
 
@@ -202,7 +202,7 @@ def test_a_codec_from_a_file_is_an_argument(home, batch, file):
 
     @jax.jit
     def coded(frozen):
-        bound = kinema4d.build(config).bound(frozen)
+        bound = kinema4d.build(config).joint.bound(frozen)
         alone = frozen["codec"].encode(jnp.float32(batch["rgb"]) / 127.5 - 1)
         loss, _ = task.loss(params, frozen, batch, KEY)
         return loss, bound.known(batch).condition, bound.encode(batch), alone

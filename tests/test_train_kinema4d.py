@@ -105,10 +105,10 @@ def test_nothing_from_the_future(home, batch, fill, outcomes, geometry):
         "depth": 2 * batch["depth"] + 1,
     }
     only = {k: v for k, v in batch.items() if k != "depth"} | {"rgb": batch["rgb"][:, :1]}
-    known = task.known(batch)
+    known = task.joint.known(batch)
     for other in (future, only):
-        jax.tree.map(np.testing.assert_array_equal, task.known(other), known)
-    moved = task.known(other_robot(batch))
+        jax.tree.map(np.testing.assert_array_equal, task.joint.known(other), known)
+    moved = task.joint.known(other_robot(batch))
     assert not np.array_equal(moved.robot, known.robot)
 
 
@@ -134,10 +134,10 @@ def test_a_gate_says_whether_nothing_is_taken_along(home, batch):
         np.testing.assert_allclose(made.rgb, want.rgb, atol=1e-4)
         np.testing.assert_allclose(made.pointmap, want.pointmap, atol=1e-4)
     assert np.abs(left.rgb - guess.rgb).max() > 0.1
-    x0 = task.encode(batch)  # while it learns it may doubt
-    known = task.known(batch)
+    x0 = task.joint.encode(batch)  # while it learns it may doubt
+    known = task.joint.known(batch)
     doubts = dataclasses.replace(task, net=Gates(task.net, 0.25)).network({}, known)
-    change = task.scaled_change(known.condition[..., -task.codec.channels :])
+    change = task.joint.scaled_change(known.condition[..., -task.joint.codec.channels :])
     np.testing.assert_allclose(doubts(x0, None), 0.25 * change, atol=1e-6)
     before = method(home, condition=DRAWN | {"outcomes": False}, flow=flow)
     untouched = before.guess(frozen, batch)
@@ -147,7 +147,7 @@ def test_a_gate_says_whether_nothing_is_taken_along(home, batch):
 def test_encode_decode(home, batch):
     """The codec loses nothing, so the joint latent of a clip decodes to the clip."""
     task = method(home)
-    video = task.decode(task.encode(batch))
+    video = task.joint.decode(task.joint.encode(batch))
     np.testing.assert_allclose((video.rgb + 1) * 127.5, batch["rgb"], atol=1e-2)
 
 

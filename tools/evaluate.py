@@ -104,7 +104,7 @@ def checkpoint_cases(workdirs, clips: int) -> tuple[Iterator[Case], int]:
     first = next(iter(runs.values()))
     drawings = {GUESS: jax.jit(first.task.guess)}
     method = kinema4d.build(first.config)
-    if method.condition.outcomes:
+    if method.joint.condition.outcomes:
         drawings[LEFT] = jax.jit(method.left)
 
     def cases():

@@ -88,6 +88,7 @@ def simulate(args) -> None:
     run = load_trained(args.checkpoint)
     size = tuple(run.config.data[name] for name in ("frames", "height", "width"))
     sample = jax.jit(run.task.sample)
+    hand = run.config.condition.get("outcomes", False)  # then it is told of the grip
 
     for image, joints, out in zip(images, motions, args.out, strict=True):
         latents = []
@@ -99,7 +100,7 @@ def simulate(args) -> None:
                 latents.append(np.asarray(video.latent[0], args.latents))
             return video
 
-        actions = grip_actions(robot, joints) if run.task.condition.outcomes else None
+        actions = grip_actions(robot, joints) if hand else None
         made = rollout(draw, image, camera, robot, joints, size, actions)
         write_result(out, made, args.fps, np.stack(latents) if latents else None)
 

@@ -80,9 +80,10 @@ class EncodedSource:
 
     def __init__(self, folder, settings: dict[str, Any]):
         self.folder = Path(folder)
-        self._parts = [Records(path, unpack) for path in _complete(self.folder)]
+        found = parts(self.folder, "encoded clips", "tools/encode.py")
+        self._parts = [Records(path, unpack) for path in found]
         for records in self._parts:
-            _check(records, json.loads(json.dumps(settings)))
+            check(records, json.loads(json.dumps(settings)))
         self._ends = list(accumulate(len(records) for records in self._parts))
 
     def __len__(self) -> int:
@@ -98,13 +99,12 @@ class EncodedSource:
         return self._parts[at][i - (self._ends[at - 1] if at else 0)]
 
 
-def _complete(folder: Path) -> list[Path]:
-    """All parts of a folder; InputError if one is missing."""
+def parts(folder: Path, what: str, tool: str) -> list[Path]:
+    """All parts of a folder; InputError, with what it should hold and the tool that makes
+    it, if one is missing."""
     found = sorted(folder.glob("part-?????-of-?????"))
     if not found:
-        raise InputError(
-            f"{folder}: holds no encoded clips; make them with tools/encode.py"
-        )
+        raise InputError(f"{folder}: holds no {what}; make them with {tool}")
     hosts = int(found[0].name[-5:])
     wanted = [part(folder, host, hosts) for host in range(hosts)]
     if found != wanted:
@@ -112,21 +112,20 @@ def _complete(folder: Path) -> list[Path]:
         raise InputError(
             f"{folder}: has {len(found)} parts, of {hosts}; missing: "
             f"{', '.join(missing[:4]) or 'none, some are of another number of hosts'}; "
-            "run tools/encode.py on every host"
+            f"run {tool} on every host"
         )
     return found
 
 
-def _check(records: Records, wanted: dict[str, Any]) -> None:
+def check(records: Records, wanted: dict[str, Any]) -> None:
+    """InputError, which names what differs, unless made with these settings."""
     try:
         made = json.loads(records.label)["settings"]
     except (ValueError, LookupError, TypeError) as error:
-        raise InputError(
-            f"{records.path}: a store of clips, not of encoded ones"
-        ) from error
+        raise InputError(f"{records.path}: a store of clips, not made of them") from error
     for name in sorted(wanted.keys() | made.keys()):
         if wanted.get(name) != made.get(name):
             raise InputError(
-                f"{records.path}: encoded with {name} {made.get(name)}, the config has "
-                f"{wanted.get(name)}; encode again or change the config"
+                f"{records.path}: made with {name} {made.get(name)}, the config has "
+                f"{wanted.get(name)}; make it again or change the config"
             )

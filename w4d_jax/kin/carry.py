@@ -92,17 +92,16 @@ def centred(grip: Grip, share, K, cam_from_world) -> Grip:
 def carried(images, K, cam_from_world, grip: Grip):
     """images f[T,H,W,C] of frame 0, one to be looked at in each frame; K f[3,3];
     cam_from_world f[T,4,4] -> f[T,H,W,C]: in each frame, what its image shows at the place
-    that the hand has brought here."""
+    that the hand has brought here, 0 if that is out of sight."""
     H, W, _ = images.shape[1:]
     rays = pixel_rays(K, H, W).reshape(H * W, 3)
     met_from_last = jnp.matmul(grip.met, se3.invert(grip.last), precision="highest")
 
     def frame(image, cam, last, met_from_last):
-        x = rays * (cam @ last[:, 3])[2]
+        x = rays * se3.transform(cam, last[None, :3, 3])[0, 2]
         x = se3.transform(met_from_last, se3.transform(se3.invert(cam), x))
-        u, v = project(se3.transform(cam_from_world[0], x), K).T - 0.5
-        look = jax.vmap(lambda c: map_coordinates(c, [v, u], 1, "nearest"), -1, -1)
-        return look(image).reshape(image.shape)
+        x = se3.transform(cam_from_world[0], x)
+        return look(image, x, K, "constant").reshape(image.shape)
 
     return jax.vmap(frame)(images, cam_from_world, grip.last, met_from_last)
 
@@ -125,7 +124,13 @@ def from_hand(image, K, cam_from_world, pose):
     plane = jnp.stack([*jnp.meshgrid(at, at), jnp.zeros((VIEW, VIEW))], -1)
     x = se3.transform(pose, jnp.broadcast_to(plane.reshape(-1, 3), (len(pose), VIEW**2, 3)))
     x = se3.transform(cam_from_world, x.reshape(-1, 3))
+    return look(image, x, K, "nearest").reshape(-1, VIEW, VIEW, image.shape[-1])
+
+
+def look(image, x, K, outside: str):
+    """The image f[H,W,C] where its camera sees points x f[N,3] of its own frame: f[N,C]. 0
+    behind it; beside the picture 0 ("constant") or its edge ("nearest")."""
     ahead = x[:, 2] > 0
-    u, v = project(jnp.where(ahead[:, None], x, jnp.array([0.0, 0.0, 1.0])), K).T - 0.5
-    look = jax.vmap(lambda c: map_coordinates(c, [v, u], 1, "nearest"), -1, -1)
-    return (look(image) * ahead[:, None]).reshape(-1, VIEW, VIEW, image.shape[-1])
+    u, v = project(jnp.where(ahead[:, None], x, 1.0), K).T - 0.5
+    found = jax.vmap(lambda c: map_coordinates(c, [v, u], 1, outside), -1, -1)(image)
+    return jnp.where(ahead[:, None], found, 0.0)

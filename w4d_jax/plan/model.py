@@ -41,22 +41,21 @@ def model_of(config) -> Model:
 
 def _kinema4d(config) -> Model:
     task = kinema4d.build(config)
-    net, (t, h, w) = task.net.config, task.grid
+    net, joint = task.net.config, task.joint
+    t, h, w = joint.grid
     context = math.prod(net.robot_grid) * net.robot_modalities
-    image = 257 if net.dit.image_dim else 0
     tokens = _tokens((t, h, 2 * w), net.dit.patch)
-    forward = transformer(net.dit, tokens, context, image, task.lora.rank)
     sizes = {"rgb": (3,), "robot_rgb": (3,), "depth": (), "robot_depth": ()}
-    still = {"K": (3, 3), "cam_from_world": (task.frames, 4, 4), "center": (3,)}
-    still |= {"actions": (task.frames, 8)}
+    still = {"K": (3, 3), "cam_from_world": (joint.frames, 4, 4), "center": (3,)}
+    still |= {"actions": (joint.frames, 8)}
 
     def clips(count: int) -> Shapes:
-        shown = {name: (*_video(task), *rest) for name, rest in sizes.items()}
+        shown = {name: (*_video(joint), *rest) for name, rest in sizes.items()}
         return _shapes(count, shown | still | {"scale": ()})
 
     def encoded(count: int) -> Shapes:
         made = jax.eval_shape(
-            lambda frozen, batch: task.bound(frozen).encodings(batch), frozen, clips(count)
+            lambda frozen, batch: joint.bound(frozen).encodings(batch), frozen, clips(count)
         )
         stored = {name: jnp.float16 for name, x in made.items() if x.dtype != bool}
         return {
@@ -65,17 +64,20 @@ def _kinema4d(config) -> Model:
         }
 
     frozen = jax.eval_shape(task.draw_coders, jax.random.key(0))
-    latent = jnp.zeros((1, t, h, 2 * w, task.codec.channels))
+    latent = jnp.zeros((1, t, h, 2 * w, joint.codec.channels))
 
     def ends(frozen, batch):
-        bound = task.bound(frozen)
+        bound = joint.bound(frozen)
         return bound.known(batch), bound.decode(latent)
 
+    known = jax.eval_shape(lambda f, b: joint.bound(f).known(b), frozen, clips(1))
+    image = 0 if known.image is None else known.image.shape[1]
+    forward = transformer(net.dit, tokens, context, image, task.lora.rank)
     ahead = bool(config["data"].get("encoded", {}).get("train"))
     coders = (
         0.0
         if ahead
-        else _count(lambda f, batch: task.bound(f).encodings(batch), frozen, clips(1))
+        else _count(lambda f, batch: joint.bound(f).encodings(batch), frozen, clips(1))
     )
     return Model(
         net.dit,

@@ -98,12 +98,12 @@ def encode(
     place = part(out, host, hosts)
     of = label(settings(config), f"{samples!r}, {split}, {dtype}")
     if place.exists():
-        return _same(place, of)
+        return same(place, of)
     run, batch = encoder(config, batch, dtype)
     with ThreadPoolExecutor(1) as reader:
         items = Encodings(Part(samples, mine), run, batch, reader)
         write(place, items, label=of, shard_clips=shard_clips, progress=progress, pack=pack)
-    return _same(place, of)
+    return same(place, of)
 
 
 def encoder(config, batch: int | None, dtype: str) -> tuple[Callable, int]:
@@ -120,7 +120,7 @@ def encoder(config, batch: int | None, dtype: str) -> tuple[Callable, int]:
 
     @jax.jit
     def made(coders, clips):
-        latents = task.bound(coders).encodings(clips)
+        latents = task.joint.bound(coders).encodings(clips)
         floats = {name: x.astype(dtype) for name, x in latents.items() if x.dtype != bool}
         return latents | floats
 
@@ -174,7 +174,7 @@ class Encodings:
         return self._reader.submit(lambda: [self._items[j] for j in asked])
 
 
-def _same(place, of: str) -> Records:
+def same(place, of: str) -> Records:
     """The complete part at `place`; InputError if it is of something else."""
     records = Records(place, bytes)
     if records.label != of:
