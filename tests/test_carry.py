@@ -112,7 +112,6 @@ def test_a_grasp_and_a_near_miss_look_different_from_the_hand():
             alike = hue @ (colour / np.linalg.norm(colour)) > 0.98
             columns = np.asarray(alike)[: VIEW // 2].mean(0)
             found.append(columns[middle].sum() / max(columns.sum(), 1e-6))
-    print(shares)
     assert min(shares[0.0]) > max(shares[1.0]), shares
 
 

@@ -113,13 +113,13 @@ def test_nothing_from_the_future(home, batch, fill, outcomes, geometry):
 
 
 class Gates:
-    """A network of no weights that puts out gates alone."""
+    """A network of no weights that puts out a gate alone, f[...] for every cell."""
 
-    def __init__(self, net, *gates):
-        self.config, self.gates = net.config, jnp.array(gates)
+    def __init__(self, net, gates):
+        self.config, self.gates = net.config, jnp.asarray(gates, jnp.float32)
 
     def apply(self, variables, x, condition, robot, time, image, gain=1.0):
-        gates = jnp.broadcast_to(self.gates, (*x.shape[:-1], len(self.gates)))
+        gates = jnp.broadcast_to(self.gates, x.shape[:-1])[..., None]
         return jnp.concatenate([gates, jnp.zeros_like(x)], -1)
 
 
@@ -134,6 +134,14 @@ def test_a_gate_says_whether_nothing_is_taken_along(home, batch):
         np.testing.assert_allclose(made.rgb, want.rgb, atol=1e-4)
         np.testing.assert_allclose(made.pointmap, want.pointmap, atol=1e-4)
     assert np.abs(left.rgb - guess.rgb).max() > 0.1
+    cells = np.random.default_rng(0).random(guess.latent.shape[:-1])
+    mixed = dataclasses.replace(task, net=Gates(task.net, cells))
+    made = np.asarray(mixed.sample({}, frozen, batch, jax.random.key(0)).latent)
+    either = [
+        np.abs(made - np.asarray(video.latent)).max((2, 3, 4)) < 1e-4
+        for video in (left, guess)
+    ]
+    assert (either[0] | either[1]).all()  # each frame is one of the two, whole
     x0 = task.joint.encode(batch)  # while it learns it may doubt
     known = task.joint.known(batch)
     doubts = dataclasses.replace(task, net=Gates(task.net, 0.25)).network({}, known)

@@ -23,6 +23,7 @@ DOWN = 0.005  # metres above the lowest that still count as low
 SHUT = 0.01  # metres of opening that tell shut from not yet shut, or open again
 REACH = 0.10  # metres round the grip that may be taken along
 NEARER = 0.25  # of its width: what is seen of a thing lies before its middle
+SUBPIXELS = 1024.0  # of a pixel, between which images are looked up
 VIEW = 10  # pixels a side of what the hand sees, 2 cm each
 
 
@@ -132,5 +133,8 @@ def look(image, x, K, outside: str):
     behind it; beside the picture 0 ("constant") or its edge ("nearest")."""
     ahead = x[:, 2] > 0
     u, v = project(jnp.where(ahead[:, None], x, 1.0), K).T - 0.5
+    # XLA may compute a coordinate twice, with other rounding, for its floor and for its
+    # fraction: 7.9999999 and 8.0000001 would together be pixel 7. On a grid they agree.
+    u, v = (jnp.round(SUBPIXELS * c) / SUBPIXELS for c in (u, v))
     found = jax.vmap(lambda c: map_coordinates(c, [v, u], 1, outside), -1, -1)(image)
     return jnp.where(ahead[:, None], found, 0.0)

@@ -110,9 +110,9 @@ class Kinema4DTask:
         known = joint.known(batch)
         return joint.decode(joint.anchor(known) + sum(joint.changes(known)))
 
-    def network(self, variables, known: Known, gain=1.0, gate=lambda g: g) -> Net:
+    def network(self, variables, known: Known, gain=1.0, gate=lambda g, _: g) -> Net:
         """The network of `variables`, told what is known -> f[B,t,h,2w,C]: each change that
-        it was told of, as far as `gate` of its gate says, and the rest."""
+        it was told of, as far as `gate` says of its gates, and the rest."""
         changes = self.joint.changes(known)
 
         def net(x, time):
@@ -120,7 +120,7 @@ class Kinema4DTask:
             output: Any = self.net.apply(variables, x, *told, gain=gain)
             gates, rest = jnp.split(output, [len(changes)], axis=-1)
             for g, change in enumerate(changes):
-                rest = rest + gate(gates[..., g : g + 1]) * change
+                rest = rest + gate(gates[..., g : g + 1], change) * change
             return rest
 
         return net
@@ -150,10 +150,16 @@ def soften_robot(key, robot, channels: int, share: float):
     return jnp.concatenate([given.mask_channels(mask, channels), robot[..., channels:]], -1)
 
 
-def likelier(gates):
-    """1 where a guess comes true rather than not, else 0. What minimises a squared error is
-    the mean of what may happen, a thing half here and half there; a sample is one of it."""
-    return (gates > 0.5).astype(gates.dtype)
+def likelier(gates, change):
+    """1 in the latent frames in which a change comes true rather than not, else 0.
+
+    gates f[B,t,h,2w,1], change f[B,t,h,2w,C]; a cell's gate counts as much as it would
+    change there. What minimises a squared error is the mean of what may happen, a thing
+    half here and half there; a sample is one of it, whole.
+    """
+    weight = jnp.sum(jnp.square(change), -1, keepdims=True)
+    said = jnp.sum(weight * (gates - 0.5), (2, 3, 4), keepdims=True)
+    return (said > 0).astype(gates.dtype)
 
 
 def build(config) -> Kinema4DTask:
