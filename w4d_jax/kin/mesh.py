@@ -1,12 +1,13 @@
-"""Triangles fixed to links: what the renderer draws, and the files they come from."""
+"""Triangles fixed to links: what the renderer draws, and the files they come from.
+
+trimesh takes a second to import, and many robots need nothing of it: it is imported where
+it is used.
+"""
 
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import trimesh
-from trimesh.visual.color import uv_to_color
-from trimesh.visual.material import PBRMaterial
 
 from w4d_jax.types import InputError
 
@@ -61,21 +62,29 @@ def join(surfaces: list[tuple[int, Surface]]) -> Triangles:
 
 def box(size) -> Surface:
     """size f[3]: full edge lengths, centred."""
-    return _surface(trimesh.creation.box(extents=size))
+    from trimesh.creation import box
+
+    return _surface(box(extents=size))
 
 
 def sphere(radius: float) -> Surface:
-    return _surface(trimesh.creation.icosphere(subdivisions=3, radius=radius))
+    from trimesh.creation import icosphere
+
+    return _surface(icosphere(subdivisions=3, radius=radius))
 
 
 def cylinder(radius: float, length: float) -> Surface:
     """Along z, centred."""
-    return _surface(trimesh.creation.cylinder(radius=radius, height=length, sections=48))
+    from trimesh.creation import cylinder
+
+    return _surface(cylinder(radius=radius, height=length, sections=48))
 
 
 def capsule(radius: float, length: float) -> Surface:
     """Along z, centred; length is that of the cylindrical part."""
-    mesh = trimesh.creation.capsule(height=length, radius=radius, count=[32, 32])
+    from trimesh.creation import capsule
+
+    mesh = capsule(height=length, radius=radius, count=[32, 32])
     mesh.vertices -= mesh.bounds.mean(0)
     return _surface(mesh)
 
@@ -86,6 +95,8 @@ def read_mesh(path: Path) -> Surface:
     Every group and every node of the file, each at its place: nothing is dropped. A .dae
     comes in metres whatever its unit. Where the file says nothing about colour, white.
     """
+    import trimesh
+
     try:
         scene = trimesh.load_scene(path, process=False)
         parts = [
@@ -123,6 +134,9 @@ def _face_colors(part, linear: bool) -> np.ndarray:
 
     linear: the file's colours outside textures are linear light, as in glTF.
     """
+    from trimesh.visual.color import uv_to_color
+    from trimesh.visual.material import PBRMaterial
+
     visual, encode = part.visual, _srgb if linear else np.asarray
     if not visual.defined:
         return np.ones(3)
