@@ -1,33 +1,50 @@
-"""What saves test time: programs compiled lightly, and once for all modules that ask."""
+"""What saves test time, which is imports and compilation above all.
 
+Set in the environment, before anything is imported: the workers, and the processes that
+tests start, inherit it.
+"""
+
+import atexit
+import gc
 import os
+import shutil
+import sys
+import tempfile
 
-import jax
 import pytest
 
-# Tests are for CPUs, and with libtpu installed (for tests/test_plan.py) JAX looks for more.
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
+SETTINGS = {
+    # Tests are for CPUs; with libtpu installed (for tests/test_plan.py) JAX looks for more.
+    "JAX_PLATFORMS": "cpu",
+    # LLVM need not try hard, and the emitters of fusions give it twice the code.
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+for name, value in SETTINGS.items():
+    os.environ.setdefault(name, value)
+
+if sys.dont_write_bytecode:  # as containers have it: each process would compile all Python
+    sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = tempfile.mkdtemp(prefix="w4d")
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    atexit.register(shutil.rmtree, sys.pycache_prefix, ignore_errors=True)
+
+gc.set_threshold(100_000, 20, 100)  # tracing makes many objects, and little garbage
+
+
+@pytest.fixture(scope="session", autouse=True)
+def programs(tmp_path_factory):
+    """Each is compiled once by all tests of a worker and the processes that they start."""
+    import jax
+
+    folder = str(tmp_path_factory.mktemp("compiled"))
+    jax.config.update("jax_compilation_cache_dir", folder)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("compiled")
-
-
-@pytest.fixture(scope="module")
-def light(cache):
-    """Light compilation, cached on disk, while a module runs; gives what a process that it
-    starts needs in its environment to find the same programs."""
-    settings = {
-        "jax_disable_most_optimizations": True,
-        "jax_compilation_cache_dir": str(cache),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: jax.config.values[name] for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    yield {name.upper(): str(value) for name, value in settings.items()}
-    for name, value in before.items():
-        jax.config.update(name, value)
+def light():
+    """What a process that a test starts needs beside the environment: nothing more."""
+    return {}

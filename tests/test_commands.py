@@ -38,7 +38,7 @@ def call(name, *arguments) -> int:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory, light):
+def home(tmp_path_factory):
     """A folder in which everything has been run once: store, run, clip, robot.npz, out."""
     home = tmp_path_factory.mktemp("commands")
     store = home / "store"

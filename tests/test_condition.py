@@ -8,6 +8,8 @@ import pytest
 from w4d_jax.nets import condition
 from w4d_jax.types import InputError
 
+soften, inpaint = jax.jit(condition.soften), jax.jit(condition.inpaint)
+
 
 def test_uniform_pointmap_corners():
     ramp = condition.uniform_pointmap(30, 45)
@@ -33,13 +35,12 @@ def test_soften_takes_the_exact_count_of_ones(ones):
     mask = np.zeros(1200, np.float32)
     mask[rng.permutation(1200)[:ones]] = 1
     mask = mask.reshape(2, 3, 10, 20)
-    draw = jax.jit(condition.soften)
-    soft = np.asarray(draw(jax.random.key(0), mask))
+    soft = np.asarray(soften(jax.random.key(0), mask))
     assert (soft == 0.5).sum() == int(0.1 * ones)
     assert (soft == 1).sum() == ones - int(0.1 * ones)
     assert (mask[soft == 0.5] == 1).all()
     if ones > 100:
-        other = np.asarray(draw(jax.random.key(1), mask))
+        other = np.asarray(soften(jax.random.key(1), mask))
         assert (other != soft).any()
 
 
@@ -58,7 +59,7 @@ def test_inpaint_continues_what_is_around(height, width):
     picture = np.stack([x / width, y / height, 0.3 + 0 * x], -1)[None]
     known = np.ones((1, height, width, 1), np.float32)
     known[:, height // 3 : 2 * height // 3, width // 3 : 2 * width // 3] = 0
-    filled = np.asarray(condition.inpaint(picture * known, known))
+    filled = np.asarray(inpaint(picture * known, known))
     np.testing.assert_array_equal(filled * known, picture * known)
     np.testing.assert_allclose(filled, picture, atol=0.05)
-    assert not np.asarray(condition.inpaint(picture, 0 * known)).any()
+    assert not np.asarray(inpaint(picture, 0 * known)).any()

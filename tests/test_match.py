@@ -1,14 +1,11 @@
 """Correspondences: against ray casting in float64, and from tracks."""
 
-
 import jax
 import numpy as np
 import pytest
 from scenes import cast, scene
 
 from w4d_jax.kin.match import exact_pairs, pairs_from_tracks, pixels_in
-
-pytestmark = pytest.mark.usefixtures("light")
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 from runs import REPO
+from toy import devices
 
 from w4d_jax.nets.attend import attend
 from w4d_jax.train.shard import (
@@ -96,16 +97,10 @@ for a, b in zip(want, made):
 """
 
 
-def test_every_mesh_of_eight_gives_what_one_device_gives(light):
+def test_every_mesh_of_eight_gives_what_one_device_gives():
     done = subprocess.run(
         [sys.executable, "-c", EIGHT],
-        env=os.environ
-        | light
-        | {
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=8 "
-            "--xla_cpu_use_fusion_emitters=false",  # compiles twice as fast
-            "PYTHONPATH": str(REPO),
-        },
+        env=os.environ | devices(8) | {"PYTHONPATH": str(REPO)},
         capture_output=True,
         text=True,
         timeout=600,

@@ -8,19 +8,10 @@ because importing the libraries takes longer than running them.
 import importlib.util
 from pathlib import Path
 
-import diffusers
 import jax
 import numpy as np
-import peft
 import pytest
-import torch
-import transformers
-from diffusers.loaders.single_file_utils import (
-    convert_wan_transformer_to_diffusers,
-    convert_wan_vae_to_diffusers,
-)
 from golden import close, jit, last
-from safetensors.torch import load_file, save_file
 from vocabulary import write_vocabulary
 
 from w4d_jax.data.tokens import load_tokenizer
@@ -34,6 +25,22 @@ from w4d_jax.nets.wan_names import wan
 from w4d_jax.nets.weights import from_torch
 from w4d_jax.sample.solver import euler_schedule, integrate, unipc, unipc_schedule
 from w4d_jax.types import InputError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries():
+    """Imported by the process that runs these tests, not by each that collects them."""
+    global convert_wan_transformer_to_diffusers, convert_wan_vae_to_diffusers
+    global diffusers, load_file, peft, save_file, torch, transformers
+    import diffusers
+    import peft
+    import torch
+    import transformers
+    from diffusers.loaders.single_file_utils import (
+        convert_wan_transformer_to_diffusers,
+        convert_wan_vae_to_diffusers,
+    )
+    from safetensors.torch import load_file, save_file
 
 
 @pytest.fixture(autouse=True)

@@ -189,10 +189,11 @@ def test_a_step_compiles_for_a_tpu(tmp_path):
     config.write_text(CONFIG)
     command = [sys.executable, REPO / "tools/plan.py", f"--config={config}"]
     command += ["--topology=v5e:2x2", "--as-given", "--no-draw", f"--out={out}"]
-    environment = os.environ | {"PYTHONPATH": f"{REPO}:{os.environ.get('PYTHONPATH', '')}"}
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=600
-    )
+    # Compiled as a user's would be, and not as conftest.py says.
+    plain = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
+    plain |= {"JAX_PLATFORMS": "cpu"}
+    plain |= {"PYTHONPATH": f"{REPO}:{os.environ.get('PYTHONPATH', '')}"}
+    done = subprocess.run(command, env=plain, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "kinema4d-tiny on v5e:2x2, 4 x TPU v5 lite" in done.stdout
     assert "fits: --config.mesh.data=1 --config.mesh.fsdp=2" in done.stdout

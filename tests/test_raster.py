@@ -12,7 +12,14 @@ from w4d_jax.kin.raster import rasterize
 H, W, N = 96, 128, 5120
 K = np.array([[110.0, 1.5, 61.3], [0.0, 105.0, 50.2], [0.0, 0.0, 1.0]], np.float32)
 NEAR = 0.01
-compiled = jax.jit(rasterize, static_argnums=(2, 3, 4))
+# To the last bit it matters how it is compiled: here as users do, not as conftest.py says.
+DEFAULT = {
+    "xla_backend_optimization_level": 3,
+    "xla_llvm_disable_expensive_passes": False,
+    "xla_cpu_use_fusion_emitters": True,
+}
+compiled = jax.jit(rasterize, static_argnums=(2, 3, 4), compiler_options=DEFAULT)
+running_sum = jax.jit(raster._running_sum, static_argnums=1)
 
 
 def draw(corners, K=K):
@@ -175,14 +182,19 @@ def test_gradients_move_the_seen_plane():
     rng = np.random.default_rng(3)
     dc = rng.normal(size=(N, 3, 3))
     dK = np.array([[3.0, 0.5, 2.0], [0.0, -2.0, 1.0], [0.0, 0.0, 0.0]])
-    weight = jnp.asarray(rng.normal(size=(H, W)), jnp.float32)
+    weight = rng.normal(size=(H, W)).astype(np.float32)
 
     def depth(corners, K):
-        return compiled(corners, K, H, W, NEAR)[0]
+        return rasterize(corners, K, H, W, NEAR)[0]
 
-    tangents = jnp.asarray(dc, jnp.float32), jnp.asarray(dK, jnp.float32)
-    forwards = np.asarray(jax.jvp(depth, (corners, K), tangents)[1])
-    _, triangle = draw(corners)
+    @jax.jit
+    def slopes(corners, K):
+        _, triangle = rasterize(corners, K, H, W, NEAR)
+        _, forwards = jax.jvp(depth, (corners, K), (np.float32(dc), np.float32(dK)))
+        back = jax.grad(lambda *x: jnp.sum(weight * depth(*x)), (0, 1))
+        return triangle, forwards, back(corners, K)
+
+    triangle, forwards, (gc, gK) = jax.device_get(slopes(corners, K))
     seen = triangle[triangle >= 0]
 
     def plane_depth(step):
@@ -198,7 +210,6 @@ def test_gradients_move_the_seen_plane():
     assert len(seen) > 1000 and error.max() < 1e-3
     assert (forwards[triangle < 0] == 0).all()
 
-    gc, gK = jax.grad(lambda *x: jnp.sum(weight * depth(*x)), (0, 1))(corners, K)
     backwards = np.sum(gc * dc) + np.sum(gK * dK)
     np.testing.assert_allclose(backwards, np.sum(weight * forwards), rtol=1e-3)
 
@@ -209,4 +220,4 @@ def test_running_sum_saturates_exactly(size):
     values[size // 2] = 2**28
     for limit in (7, 32768, 262144):
         expected = np.minimum(np.cumsum(values.astype(np.int64)), limit)
-        np.testing.assert_array_equal(raster._running_sum(values, limit), expected)
+        np.testing.assert_array_equal(running_sum(values, limit), expected)

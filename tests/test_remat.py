@@ -55,7 +55,7 @@ def test_cudnn_runs_forward_once(monkeypatch, remat, count):
     assert calls(gradient, params, "dot_product_attention_fwd_wrapper") == count
 
 
-def test_offloading_changes_no_number(light):
+def test_offloading_changes_no_number():
     (kept, params), (offloaded, _) = slopes("none"), slopes("offload")
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),

@@ -8,7 +8,6 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import jax
 import mujoco
 import numpy as np
 import pytest
@@ -29,7 +28,6 @@ def sim():
 @pytest.fixture(scope="module")
 def clips(sim):
     """At least one of each task, good and near-miss."""
-    jax.clear_caches()  # other modules' lighter compilation rounds otherwise
     return [sim[i] for i in range(12)]
 
 

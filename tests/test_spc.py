@@ -13,8 +13,6 @@ from w4d_jax.kin.match import Pairs
 from w4d_jax.kin.pose import decode_pose
 from w4d_jax.train import spc
 
-pytestmark = pytest.mark.usefixtures("light")
-
 B, V, H, W, P = 2, 2, 6, 8, 40
 SIZE = 48, 64
 K = np.array([[60, 2, 31], [0, 50, 25], [0, 0, 1]], np.float32)

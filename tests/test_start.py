@@ -26,7 +26,7 @@ RANK, ALPHA = 4, 8.0
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory, light):
+def home(tmp_path_factory):
     home = tmp_path_factory.mktemp("start")
     return write_config(home / "config.py", write_noise(home / "train", [0, 1]), home)
 
@@ -163,7 +163,7 @@ def test_no_steps_are_the_imported_weights_themselves(home, base, adapter, tmp_p
         np.testing.assert_array_equal(x, adapter[1][f"lora/{path}"])
 
 
-def test_the_wrist_s_video_model_as_a_file(tmp_path, light):
+def test_the_wrist_s_video_model_as_a_file(tmp_path):
     """Of no steps: what is drawn. Pairs, zero at first, are merged."""
     config = load_config(f"{REPO / 'configs/wristworld_video.py'}")
     config.update(steps=0)

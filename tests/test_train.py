@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from runs import REPO, metrics_of, write_config, write_noise
+from toy import devices
 
 from w4d_jax.train import feed, loop
 from w4d_jax.train.config import load_config, override
@@ -28,7 +29,7 @@ from w4d_jax.types import InputError
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory, light):
+def home(tmp_path_factory):
     """A folder with two stores and a config file."""
     home = tmp_path_factory.mktemp("train")
     train, test = write_noise(home / "train", range(6)), write_noise(home / "test", [8, 9])
@@ -165,14 +166,14 @@ def test_a_loss_that_is_no_number(home, monkeypatch):
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state_of(home / "nan")[1]))
 
 
-def test_sigterm_saves_and_leaves(home, light):
+def test_sigterm_saves_and_leaves(home):
     """The whole command."""
     workdir = home / "stopped"
     command = [sys.executable, "-m", "w4d_jax.train", f"--config={home / 'config.py'}"]
     command += [f"--workdir={workdir}", "--config.steps", "1000000"]
     command += ["--config.checkpoint_every=1000000", "--config.sample_every=1000000"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=REPO, env=os.environ | light, **pipes) as process:
+    with subprocess.Popen(command, cwd=REPO, **pipes) as process:
         metrics = workdir / "metrics.jsonl"
         while process.poll() is None and not (metrics.exists() and metrics.stat().st_size):
             time.sleep(0.05)
@@ -278,15 +279,10 @@ for a, b in zip(jax.tree.leaves(grads), jax.tree.leaves(grads8)):
 """
 
 
-def test_eight_devices_give_what_one_gives(home, light):
+def test_eight_devices_give_what_one_gives(home):
     done = subprocess.run(
         [sys.executable, "-c", EIGHT, str(home / "config.py")],
-        env=os.environ
-        | light
-        | {
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-            "PYTHONPATH": f"{REPO}:{REPO / 'tests'}",
-        },
+        env=os.environ | devices(8) | {"PYTHONPATH": f"{REPO}:{REPO / 'tests'}"},
         capture_output=True,
         text=True,
         timeout=300,

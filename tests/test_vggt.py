@@ -20,6 +20,7 @@ from flax import linen as nn
 from golden import close, jit
 from runs import REPO
 from scipy.ndimage import map_coordinates
+from toy import devices
 
 from w4d_jax.nets.ops import LayerNorm
 from w4d_jax.nets.vggt import VGGT, VGGTConfig, aggregate, config, dense, track, update
@@ -460,13 +461,12 @@ def test_dropout_acts_with_a_key_alone(net):
     assert np.abs(one - other).max() > 1e-3 and np.abs(one - still).max() > 1e-3
 
 
-def test_a_mesh_of_eight_gives_what_one_device_gives(light):
+def test_a_mesh_of_eight_gives_what_one_device_gives():
     """Examples, parameters, tokens and heads are all cut."""
-    flags = "--xla_force_host_platform_device_count=8 --xla_cpu_use_fusion_emitters=false"
-    places = {"XLA_FLAGS": flags, "PYTHONPATH": f"{REPO}:{REPO / 'tests'}"}
+    places = devices(8) | {"PYTHONPATH": f"{REPO}:{REPO / 'tests'}"}
     done = subprocess.run(
         [sys.executable, "-c", EIGHT],
-        env=os.environ | light | places,
+        env=os.environ | places,
         capture_output=True,
         text=True,
         timeout=600,

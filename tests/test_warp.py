@@ -11,8 +11,6 @@ from w4d_jax.kin.splat import released_map
 from w4d_jax.kin.warp import Anchors, Warped, condition_map, trusted, with_robot
 from w4d_jax.types import Camera
 
-pytestmark = pytest.mark.usefixtures("light")
-
 
 def paint(points, colors, camera: Camera, pose):
     """The released renderer from its description: float64, one point after the other."""

@@ -16,7 +16,6 @@ from w4d_jax.npz import read_npz
 from w4d_jax.sample.exact import exact_map
 from w4d_jax.types import InputError, View
 
-pytestmark = pytest.mark.usefixtures("light")
 ROOT = Path(__file__).parents[1]
 CALVIN = ROOT.parent / "shared" / "data" / "calvin_sim"
 PANDA = CALVIN.parent / "robots/panda_calvin/data/franka_panda/panda_longer_finger.urdf"

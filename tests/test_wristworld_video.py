@@ -30,7 +30,6 @@ from w4d_jax.train.config import load_config
 from w4d_jax.train.wristworld import build, load_text
 from w4d_jax.types import InputError
 
-pytestmark = pytest.mark.usefixtures("light")
 KEY = jax.random.key(0)
 SMALL = WristWorldConfig(
     dit.DiTConfig(5, 2, width=16, heads=2, layers=1, ffn=16, frequencies=8, text_dim=6),
