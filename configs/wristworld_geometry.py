@@ -43,6 +43,7 @@ def tiny() -> ConfigDict:
             "mesh": {"data": -1, "fsdp": 1, "seq": 1, "tensor": 1},
             "data": {
                 "sim": {"episodes": 256, "held_out": 64, "near_miss": 0.35},
+                "tracks": {"train": ""},  # made by tools/track.py; "": exact pairs
                 "view": ("front", "side", "wrist"),  # the last is the one to find
                 "frames": 9,  # moments of a clip
                 "height": 32,
@@ -76,6 +77,7 @@ def tiny() -> ConfigDict:
                 "wrist": 10.0,
                 "wrist_parts": (1.0, 1.0, 1.0),
                 "projection": 1.0,
+                "near": 0.05,
                 "points": 1.0,
                 "depth": 0.0,
             },
@@ -135,6 +137,7 @@ def calvin() -> ConfigDict:
     config.data = ConfigDict(
         {
             "calvin": {"folder": "", "robot": "", "held_out": 1},
+            "tracks": {"train": ""},
             "view": ("static", "gripper"),
             "frames": 9,
             "height": 32,
@@ -164,6 +167,7 @@ def full() -> ConfigDict:
             "mesh": {"data": -1, "fsdp": 1, "seq": 1, "tensor": 1},
             "data": {
                 "store": {"train": "", "test": ""},
+                "tracks": {"train": ""},
                 "view": ("exterior_1", "exterior_2", "wrist"),
                 "frames": 81,
                 "height": 294,

@@ -1,7 +1,8 @@
 """WristWorld's first stage as a task: anchor views in, points and the wrist camera out.
 
 A batch is one of data/scene.py: moments that V anchors and the wrist camera see. The wrist
-image is no input, and not even needed to train: matched pixels come from exact geometry.
+image is no input, and not even needed to train: matched pixels come from exact geometry, or
+with the batch (data/tracks.py).
 """
 
 import dataclasses
@@ -11,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from w4d_jax.data.tracks import told
 from w4d_jax.kin import se3
-from w4d_jax.kin.match import Seen, exact_pairs
+from w4d_jax.kin.match import Pairs, Seen, exact_pairs
 from w4d_jax.kin.pose import decode_pose
 from w4d_jax.kin.warp import Anchors, condition_map
 from w4d_jax.nets.checkpoint import from_entry, read_checkpoint
@@ -53,7 +55,7 @@ class GeometryTask:
     trains: tuple[str, ...]
     base: str
     losses: LossConfig
-    pairs: int  # matched pixels of a moment
+    pairs: int  # matched pixels of a moment, where they are drawn
     views: int
     height: int
     width: int
@@ -86,12 +88,19 @@ class GeometryTask:
         draw, drop = jax.random.split(key)
         said = self.describe(params, frozen, batch["rgb"], {"dropout": drop})
         anchors, wrist = seen(batch, ""), seen(batch, "wrist_")
-        keys = jax.random.split(draw, len(batch["rgb"]))
-        pairs = jax.vmap(exact_pairs, (0, 0, 0, None))(keys, anchors, wrist, self.pairs)
+        pairs = self.matched(draw, batch, anchors, wrist)
         aim = self.targets(said, anchors, wrist)
         size = self.height, self.width
         total, terms = objective(said, aim, pairs, size, self.losses)
         return total, terms | wrist_errors(said, aim, size)
+
+    def matched(self, key, batch, anchors: Seen, wrist: Seen) -> Pairs:
+        """The pairs that came with the batch; else drawn from exact geometry."""
+        pairs = told(batch)
+        if pairs is not None:
+            return pairs
+        keys = jax.random.split(key, len(anchors.K))
+        return jax.vmap(exact_pairs, (0, 0, 0, None))(keys, anchors, wrist, self.pairs)
 
     def targets(self, said: Geometry, anchors: Seen, wrist: Seen) -> Targets:
         """Where points train, they learn VGGT's unit; elsewhere they have one already."""

@@ -10,9 +10,10 @@ from w4d_jax.data.pipeline import Samples, check_sizes, names
 from w4d_jax.data.scene import SceneSamples
 from w4d_jax.data.skip import SkipBad
 from w4d_jax.data.source import open_source
+from w4d_jax.data.tracks import Matched
 from w4d_jax.data.wrist import WristSamples
 from w4d_jax.sample.preview import image
-from w4d_jax.train import geometry, kinema4d, wristworld
+from w4d_jax.train import geometry, kinema4d, track, wristworld
 from w4d_jax.train.encode import settings
 from w4d_jax.types import InputError
 
@@ -67,8 +68,11 @@ def geometry_task(config) -> Task:
 
     def items(split):
         size = data["frames"], data["height"], data["width"]
-        source = open_source(data, split)
-        return SkipBad(SceneSamples(source, tuple(anchors), wrist, *size), 0.0)
+        moments = SceneSamples(open_source(data, split), tuple(anchors), wrist, *size)
+        tracks = data.get("tracks", {}).get(split)
+        if tracks:
+            moments = Matched(moments, tracks, track.settings(config))
+        return SkipBad(moments, 0.0)
 
     def columns(batch, scene):
         """The anchors in turn, the wrist view, and the points as seen from there."""
