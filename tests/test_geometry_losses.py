@@ -19,7 +19,6 @@ from w4d_jax.train.geometry_targets import checked_poses, targets, unit_of
 from w4d_jax.train.pose_loss import as_written, pose_loss
 from w4d_jax.types import InputError
 
-pytestmark = pytest.mark.usefixtures("light")
 SIZE = 20, 28  # of the wrist image
 aim_at = jax.jit(targets, static_argnames="defects")
 cost_of_poses = jax.jit(pose_loss, static_argnames="difference")
@@ -70,6 +69,15 @@ def test_the_truth_costs_nothing(aim, pairs):
     total, terms = jax.device_get(cost(aim, pairs, 0.3))
     assert terms["wrist"] == pytest.approx(0.3 / 3 / 2, rel=1e-5)
     assert terms["projection"] > 0.01 and total > 10 * terms["wrist"]
+
+
+def test_the_projection_teaches_the_pose_and_not_the_points(aim, pairs):
+    def project(wrist, points):
+        said = Geometry(wrist=wrist[None], points=points)
+        return objective(said, aim, pairs, SIZE, LossConfig(camera=0, wrist=0))[0]
+
+    by_pose, by_points = jax.jit(jax.grad(project, (0, 1)))(aim.wrist + 0.1, aim.points)
+    assert np.abs(by_pose).max() > 0.01 and not by_points.any()
 
 
 def test_the_truth_of_the_released_code_costs(views, pairs):

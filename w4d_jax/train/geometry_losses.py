@@ -9,6 +9,8 @@ come from is what they mean. `wrist_parts` can teach them directly as well.
 import dataclasses
 from typing import Any
 
+import jax
+
 from w4d_jax.kin.match import Pairs
 from w4d_jax.kin.pose import decode_pose
 from w4d_jax.nets.vggt.model import Geometry
@@ -51,7 +53,8 @@ def objective(
 ) -> tuple[Any, dict[str, Any]]:
     """The sum f[], and its terms and counts to log. size: (H, W) of the wrist image.
 
-    The projection judges the last refinement.
+    The projection judges the last refinement, and the pose alone: as long as the pose is
+    wrong, points that project rightly by it are wrong points.
     """
     terms, counts = {}, {}
     if config.camera:
@@ -92,8 +95,9 @@ def projection(
     _, _, height, width, _ = said.points.shape
     valid = rule(pairs, height, width, config.threshold)
     pose, _ = decode_pose(said.wrist[-1], *size)
+    points = jax.lax.stop_gradient(said.points)
     near = 0.0 if config.defects.no_near_plane else config.near
-    return spc.consistency(said.points, pose, aim.K, pairs, valid, size, near)
+    return spc.consistency(points, pose, aim.K, pairs, valid, size, near)
 
 
 def _pose_loss(steps, target, sure, mean, config: LossConfig) -> PoseLoss:
