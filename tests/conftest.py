@@ -26,10 +26,11 @@ for name, value in SETTINGS.items():
     os.environ.setdefault(name, value)
 
 if sys.dont_write_bytecode:  # as containers have it: each process would compile all Python
-    sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = tempfile.mkdtemp(prefix="w4d")
-    sys.dont_write_bytecode = False
+    bytecode = tempfile.mkdtemp(prefix="w4d-tests-")
+    atexit.register(shutil.rmtree, bytecode, ignore_errors=True)
+    sys.dont_write_bytecode, sys.pycache_prefix = False, bytecode
+    os.environ["PYTHONPYCACHEPREFIX"] = bytecode
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    atexit.register(shutil.rmtree, sys.pycache_prefix, ignore_errors=True)
 
 gc.set_threshold(100_000, 20, 100)  # tracing makes many objects, and little garbage
 
