@@ -21,6 +21,8 @@ def test_when_things_are_met_and_let_go():
         ([0.2, 0.1, 0.1, 0.03, 0.1, 0.2], [OPEN, OPEN, OPEN, 0, 0, 0], 3, [3, 4, 5]),
         # push with a fist, then up: what is pushed stays on the table
         ([0.2, 0.1, 0.03, 0.03, 0.03, 0.2], [0, 0, 0, 0, 0, 0], 2, [3, 4, 4]),
+        # open all the while: holds nothing
+        ([0.2, 0.03, 0.03, 0.03, 0.1, 0.2], [OPEN] * 6, 1, [1, 1, 1]),
         # put down and let go
         ([0.2, 0.03, 0.1, 0.05, 0.05, 0.2], [OPEN, 0, 0, 0, OPEN, OPEN], 1, [3, 3, 3]),
     ):
@@ -43,12 +45,15 @@ def test_a_plane_before_the_camera_moves_exactly():
     last[2, :3, :3] = Rotation.from_euler("z", 90, degrees=True).as_matrix()
     cameras = np.tile(np.eye(4, dtype=np.float32), (3, 1, 1))
     made = carried(
-        np.tile(image, (3, 1, 1, 1)), K, cameras, Grip(np.ones(3, bool), pose, last)
+        np.tile(image, (3, 1, 1, 1)),
+        K,
+        cameras,
+        Grip(np.ones(3, bool), pose, last, np.full(3, REACH)),
     )
     np.testing.assert_allclose(made[0], image, atol=1e-5)
     np.testing.assert_allclose(made[1, :-1, 2:], image[1:, :-2], atol=1e-4)
     np.testing.assert_allclose(made[2], np.rot90(image, -1), atol=1e-4)
-    depth, near = around(K, cameras, last, size, size)
+    depth, near = around(K, cameras, last, REACH, size, size)
     assert (np.asarray(depth) == 1).all()
     centre = np.argwhere(near[1]).mean(0) + 0.5
     np.testing.assert_allclose(centre, [15, 18], atol=0.51)

@@ -21,27 +21,38 @@ from w4d_jax.kin.camera import pixel_rays, project
 
 DOWN = 0.005  # metres above the lowest that still count as low
 SHUT = 0.01  # metres of opening that tell shut from not yet shut, or open again
-REACH = 0.10  # metres round the grip that may be taken along
+FIST = 0.02  # metres of opening below which a hand comes down to push
+REACH = 0.10  # metres round a fist that it may take along
+BESIDE = 0.02  # metres beyond the fingers that may stick out of a grasp
 NEARER = 0.25  # of its width: what is seen of a thing lies before its middle
 SUBPIXELS = 1024.0  # of a pixel, between which images are looked up
 VIEW = 10  # pixels a side of what the hand sees, 2 cm each
 
 
 class Grip(NamedTuple):
-    """In each frame: whether the hand has met something that it may hold, bool[T], and the
+    """In each frame: whether the hand has met something that it may hold, bool[T]; the
     poses world_from_grip f[T,4,4], their origin between the finger tips, where it did and
-    where it last held it."""
+    where it last held it; how many metres round the grip that may lie, f[T]."""
 
     holds: Any
     met: Any
     last: Any
+    reach: Any
 
 
 def follow(actions) -> Grip:
     """actions f[T,8]: xyz + quaternion wxyz of the grip, and the opening in metres."""
     grip = se3.pose_from_xyz_quat(actions[:, :7])
     met, last = held(actions[:, 2], actions[:, 7])
-    return Grip(met < jnp.arange(len(met)), grip[met], grip[last])
+    came = open_before(actions[:, 7], met)
+    reach = jnp.where(came < FIST, REACH, jnp.minimum(REACH, came / 2 + BESIDE))
+    return Grip(met < jnp.arange(len(met)), grip[met], grip[last], reach)
+
+
+def open_before(opening, met):
+    """How far open the hand came to what it met, f[T] metres: it may have shut since the
+    frame before."""
+    return jnp.maximum(opening[met], opening[jnp.maximum(met - 1, 0)])
 
 
 def held(height, opening):
@@ -57,10 +68,10 @@ def held(height, opening):
     met = jnp.argmax(height <= lowest[:, None] + DOWN, 1)
     since = (now >= met[:, None]) & (now <= now[:, None])
     tightest = jnp.min(jnp.where(since, opening, jnp.inf), 1, keepdims=True)
-    before = jnp.maximum(opening[met], opening[jnp.maximum(met - 1, 0)])[:, None]
+    before = open_before(opening, met)[:, None]
     shut = opening < before - SHUT
-    low = height <= lowest[:, None] + DOWN
-    holds = since & (opening <= tightest + SHUT) & (shut | low)
+    fist = (before < FIST) & (height <= lowest[:, None] + DOWN)
+    holds = since & (opening <= tightest + SHUT) & (shut | fist)
     return met, jnp.maximum(met, jnp.max(jnp.where(holds, now, 0), 1))
 
 
@@ -87,7 +98,7 @@ def centred(grip: Grip, share, K, cam_from_world) -> Grip:
     met, last = (
         jnp.matmul(pose, shift, precision="highest") for pose in (grip.met, grip.last)
     )
-    return Grip(grip.holds, met, last)
+    return grip._replace(met=met, last=last)
 
 
 def carried(images, K, cam_from_world, grip: Grip):
@@ -107,14 +118,15 @@ def carried(images, K, cam_from_world, grip: Grip):
     return jax.vmap(frame)(images, cam_from_world, grip.last, met_from_last)
 
 
-def around(K, cam_from_world, pose, height: int, width: int):
+def around(K, cam_from_world, pose, reach, height: int, width: int):
     """The plane through a grip that faces the camera: its depth f[T,H,W] in metres, and
-    which pixels of it lie within REACH of the grip, bool[T,H,W]. pose f[T,4,4]."""
+    which pixels of it lie within reach, f[] or f[T,1,1], of the grip, bool[T,H,W]. pose
+    f[T,4,4]."""
     at = jnp.einsum("tij,tj->ti", cam_from_world, pose[..., 3], precision="highest")
     at = at[:, None, None, :3]
     depth = jnp.broadcast_to(at[..., 2], (len(at), height, width))
     gap = depth[..., None] * pixel_rays(K, height, width) - at
-    return depth, (depth > 0) & (jnp.linalg.norm(gap, axis=-1) < REACH)
+    return depth, (depth > 0) & (jnp.linalg.norm(gap, axis=-1) < reach)
 
 
 def from_hand(image, K, cam_from_world, pose):

@@ -43,21 +43,28 @@ def outcomes(still, ground, batch, norms: Normaliser) -> tuple[Drawing, Drawing]
 
 def _of_clip(still, ground, K, cam_from_world, actions, norm: Normaliser):
     size, grip = still.shape[1:3], follow(actions)
-    _, place = around(K, cam_from_world, grip.met, *size)
-    place = (place & grip.holds[:, None, None])[..., None]
-    empty = inpaint(still, 1.0 - place)
+
+    def plane(pose, reach=REACH):
+        depth, near = around(K, cam_from_world, pose, reach, *size)
+        near = (near & grip.holds[:, None, None])[..., None]
+        return scene_pointmap(depth, K, norm), near
+
+    _, beside = plane(grip.met)
+    _, within = plane(grip.met, grip.reach[:, None, None])
+    empty = inpaint(still, 1.0 - beside)
     contrast = jnp.abs(still - empty).max(-1, keepdims=True) / CONTRAST
-    share = place * jnp.minimum(contrast, 1.0)
+    stands = beside * jnp.minimum(contrast, 1.0)
+    there, _ = plane(centred(grip, stands[..., 0], K, cam_from_world).met)
+    left = Drawing(still, mix(stands, there, ground))
+
+    share = within * stands
     thing = centred(grip, share[..., 0], K, cam_from_world)
-    here, there = (
-        scene_pointmap(around(K, cam_from_world, pose, *size)[0], K, norm)
-        for pose in (thing.last, thing.met)
-    )
+    here, _ = plane(thing.last)
     moved = carried(jnp.concatenate([still, share], -1), K, cam_from_world, thing)
     moved, along = moved[..., :3], moved[..., 3:]
-    behind = mix(share, empty, still)
-    taken = Drawing(mix(along, moved, behind), mix(along, here, ground))
-    return taken, Drawing(still, mix(share, there, ground))
+    behind = Drawing(mix(share, empty, still), mix(share, ground, left.pointmap))
+    taken = Drawing(mix(along, moved, behind.rgb), mix(along, here, behind.pointmap))
+    return taken, left
 
 
 def hand_tokens(still, batch):
