@@ -16,6 +16,7 @@ from golden import jit
 from runs import REPO
 from scenes import see
 
+from w4d_jax.data.result import read_result
 from w4d_jax.data.scene import SceneSamples
 from w4d_jax.data.video import write_video
 from w4d_jax.kin.camera import pointmap
@@ -24,6 +25,7 @@ from w4d_jax.kin.se3 import invert, transform
 from w4d_jax.nets.checkpoint import Checkpoint, write_checkpoint
 from w4d_jax.nets.lazy import held
 from w4d_jax.nets.weights import flat
+from w4d_jax.npz import read_npz
 from w4d_jax.train import geometry
 from w4d_jax.train.config import filled, load_config
 from w4d_jax.train.optim import OptimizerConfig, optimizer
@@ -31,7 +33,6 @@ from w4d_jax.train.task import build
 from w4d_jax.train.workdir import claim, read_config
 from w4d_jax.types import InputError
 
-pytestmark = pytest.mark.usefixtures("light")
 FILE = str(REPO / "configs/wristworld_geometry.py")
 SIZE = 24, 32
 KEY = jax.random.key(0)
@@ -297,6 +298,17 @@ def asked(folder, *anchors, **more):
     for name, value in more.items():
         words += [f"--{name}", str(folder / value)]
     return words
+
+
+def test_anchor_videos_alone_give_a_wrist_video(wrist, files):
+    runs = {"geometry": "geometry", "video": "video"}
+    assert wrist.main(asked(files, "front", "side", out="made", **runs)) == 0
+    made = read_result(files / "made")
+    more = {"map": "u1 6 16 16 3", "valid": "b1 6 16 16", "points": "f4 6 2 24 32 3"}
+    more = read_npz(files / "made" / "clip.npz", more | {"confidence": "f4 6 2 24 32"})
+    assert made.rgb.shape == more["map"].shape
+    assert made.camera.cam_from_world.shape == (6, 4, 4)
+    assert not more["map"][~more["valid"]].any() and np.ptp(more["points"]) > 0
 
 
 @pytest.mark.parametrize(
