@@ -23,8 +23,8 @@ PREFIX = "pair_"  # of the arrays' names in a batch
 
 def pack(item: Encoded) -> bytes:
     """The record of a moment's Pairs, as a dict."""
-    file = io.BytesIO()
-    np.savez(file, **{**item.arrays, "id": np.array(item.id)})
+    file, arrays = io.BytesIO(), dict[str, Any](item.arrays)
+    np.savez(file, **arrays, id=np.array(item.id))
     return file.getvalue()
 
 
