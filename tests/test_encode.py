@@ -270,9 +270,9 @@ def test_bad_words_are_one_line(home, capsys, words, message):
 
 def test_bytes_of_a_clip_at_full_size():
     """In float16 and bits, before compression, beside the reference's."""
-    task = kinema4d.build(load_config(f"{REPO / 'configs/kinema4d.py'}:14b"))
-    cells = math.prod(task.joint.grid)
-    latents = 5 * cells * task.joint.codec.channels  # two halves, the robot's, two of condition
-    image = task.joint.image.config.tokens * task.joint.image.config.width
+    joint = kinema4d.build(load_config(f"{REPO / 'configs/kinema4d.py'}:14b")).joint
+    cells = math.prod(joint.grid)
+    latents = 5 * cells * joint.codec.channels  # two halves, the robot's, two of condition
+    image = joint.image.config.tokens * joint.image.config.width
     assert cells / 8 == 8775 and 2 * (latents + image) + cells // 8 == 11_898_695
     assert tool().reference_bytes(49, 480, 720) == 26_577_920

@@ -145,7 +145,9 @@ def calm(drawn, net: VGGTConfig):
     projection of points by a pose then says nothing for hundreds of steps.
     """
     leaves, camera = flat(drawn), np.array([0, 0, 0, 0, 0, 0, 1, 1, 1], np.float32)
-    starts = {"point/out2": np.array([0, 0, np.log(2), 0], np.float32)}  # expm1 follows
+    starts: dict[str, np.ndarray] = {
+        "point/out2": np.array([0, 0, np.log(2), 0], np.float32)
+    }  # expm1 follows
     if net.camera:
         starts["camera/branch/out"] = camera / net.camera.iterations
     if net.wrist:
