@@ -16,6 +16,7 @@ class Defects:
     one_mean: bool = False  # over the points in front and those behind together
     no_near_plane: bool = False  # pixel errors without bound
     weighed_twice: bool = False  # the projection of points in front
+    points_follow: bool = False  # the projection teaches the points too
 
 
 NO_DEFECTS = Defects()

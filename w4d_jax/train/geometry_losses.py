@@ -95,7 +95,9 @@ def projection(
     _, _, height, width, _ = said.points.shape
     valid = rule(pairs, height, width, config.threshold)
     pose, _ = decode_pose(said.wrist[-1], *size)
-    points = jax.lax.stop_gradient(said.points)
+    points = said.points
+    if not config.defects.points_follow:
+        points = jax.lax.stop_gradient(points)
     near = 0.0 if config.defects.no_near_plane else config.near
     return spc.consistency(points, pose, aim.K, pairs, valid, size, near)
 

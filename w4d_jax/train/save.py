@@ -139,8 +139,10 @@ def alone() -> ocp.Context:
 @contextlib.contextmanager
 def late_reads_unheard() -> Iterator[None]:
     """When a load fails, dozens of other reads are under way; each would write a traceback
-    to stderr, also long after the load has returned. One line is enough."""
+    to stderr, also long after the load has returned, whatever else has been loaded since:
+    after a failure they stay unheard. One line is enough."""
     shown, asyncio = sys.unraisablehook, logging.getLogger("asyncio")
+    deaf = asyncio.disabled
 
     def hook(entry):
         if str(entry.exc_value) != "Event loop is closed":
@@ -148,4 +150,4 @@ def late_reads_unheard() -> Iterator[None]:
 
     sys.unraisablehook, asyncio.disabled = hook, True
     yield
-    sys.unraisablehook, asyncio.disabled = shown, False
+    sys.unraisablehook, asyncio.disabled = shown, deaf
