@@ -38,7 +38,8 @@ def tiny() -> ConfigDict:
             "keep": 2,
             "mesh": {"data": -1, "fsdp": 1, "seq": 1, "tensor": 1},
             "data": {
-                "sim": {"episodes": 512, "held_out": 64, "near_miss": 0.35},
+                # 400 steps of 8: every episode is seen once.
+                "sim": {"episodes": 3_200, "held_out": 64, "near_miss": 0.35},
                 "view": "front",
                 "frames": 9,
                 "height": 64,
