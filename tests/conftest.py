@@ -43,9 +43,3 @@ def programs(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("compiled"))
     jax.config.update("jax_compilation_cache_dir", folder)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
-
-
-@pytest.fixture(scope="session")
-def light():
-    """What a process that a test starts needs beside the environment: nothing more."""
-    return {}

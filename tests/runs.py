@@ -1,5 +1,6 @@
 """Training runs that tests are made of: the smallest model, on clips of noise."""
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -12,6 +13,16 @@ from w4d_jax.data.store import StoreSource, write
 
 REPO = Path(__file__).parents[1]
 sys.path.insert(0, str(REPO))  # for configs/, which is no package of ours
+
+
+def tool(name: str):
+    """tools/NAME.py as a module."""
+    spec = importlib.util.spec_from_file_location(name, REPO / "tools" / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
 
 SIZE = {"frames": 5, "height": 16, "width": 16}
 CONFIG = """

@@ -1,6 +1,5 @@
 """Whole commands as a user types them, from nothing to a judged 4D video; and bad input."""
 
-import importlib.util
 import json
 import os
 import re
@@ -10,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from runs import REPO, write_config
+from runs import REPO, tool, write_config
 
 from w4d_jax.data.result import read_result
 from w4d_jax.data.sim.world import ARM
@@ -19,14 +18,6 @@ from w4d_jax.sample.preview import image
 from w4d_jax.train import __main__ as train
 
 FRAMES, SIZE = 5, 16
-
-
-def tool(name):
-    """tools/NAME.py as a module."""
-    spec = importlib.util.spec_from_file_location(name, REPO / f"tools/{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 TOOLS = {name: tool(name) for name in ("evaluate", "prepare", "render_robot", "simulate")}

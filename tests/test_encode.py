@@ -1,6 +1,5 @@
 """Encoded clips: training on them is training on the clips; hosts, resuming, damage."""
 
-import importlib.util
 import math
 import os
 import re
@@ -12,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from runs import REPO, write_config, write_noise
+from runs import REPO, tool, write_config, write_noise
 
 from w4d_jax.data.encoded import Encoded, EncodedSource, pack, unpack
 from w4d_jax.nets.checkpoint import Checkpoint, write_checkpoint
@@ -52,15 +51,8 @@ def get_config(preset):
 """
 
 
-def tool():
-    spec = importlib.util.spec_from_file_location("encode", REPO / "tools/encode.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
-def home(tmp_path_factory, light):
+def home(tmp_path_factory):
     home = tmp_path_factory.mktemp("encode")
     clips = write_noise(home / "clips", range(CLIPS))
     file = write_config(home / "c.py", clips, clips)
@@ -76,7 +68,7 @@ def config_of(home, preset, encoded=""):
 
 
 @pytest.fixture(scope="module")
-def two_hosts(home, light):
+def two_hosts(home):
     """A folder that two hosts of four devices wrote, and what they said."""
     words = ["--config", f"{home / 'c.py'}:exact", "--dtype", "float32", "--hosts", "2"]
     calls = [[*words, "--out", str(home / "two"), "--host", host] for host in "01"]
@@ -84,7 +76,7 @@ def two_hosts(home, light):
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
     said = subprocess.run(
         [sys.executable, "-c", program],
-        env=os.environ | light | flags | {"PYTHONPATH": f"{REPO}:{REPO / 'tools'}"},
+        env=os.environ | flags | {"PYTHONPATH": f"{REPO}:{REPO / 'tools'}"},
         capture_output=True,
         text=True,
     )
@@ -262,7 +254,7 @@ def test_records():
 )
 def test_bad_words_are_one_line(home, capsys, words, message):
     call = ["--config", f"{home / 'c.py'}:exact", "--out", str(home / "bad"), *words]
-    assert tool().main(call) == 2
+    assert tool("encode").main(call) == 2
     error = capsys.readouterr().err
     assert re.search(f"^error: .*{message}", error) and error.count("\n") == 1
     assert not (home / "bad").exists()
@@ -275,4 +267,4 @@ def test_bytes_of_a_clip_at_full_size():
     latents = 5 * cells * joint.codec.channels  # two halves, the robot's, two of condition
     image = joint.image.config.tokens * joint.image.config.width
     assert cells / 8 == 8775 and 2 * (latents + image) + cells // 8 == 11_898_695
-    assert tool().reference_bytes(49, 480, 720) == 26_577_920
+    assert tool("encode").reference_bytes(49, 480, 720) == 26_577_920

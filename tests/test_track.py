@@ -1,6 +1,5 @@
 """Pairs that a track head finds once: what is written, what training reads of it."""
 
-import importlib.util
 from types import SimpleNamespace
 
 import jax
@@ -8,7 +7,7 @@ import numpy as np
 import pytest
 from clips import make_clip
 from golden import jit
-from runs import REPO
+from runs import REPO, tool
 from test_vggt import SMALL, draw
 
 from w4d_jax.data.store import write
@@ -26,15 +25,7 @@ from w4d_jax.types import InputError
 FILE = f"{REPO}/configs/wristworld_geometry.py:full"
 SIDE, SIZE = 3, 28
 MOMENTS = 3  # of one clip
-
-
-@pytest.fixture(scope="module")
-def tool():
-    spec = importlib.util.spec_from_file_location("track", REPO / "tools" / "track.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+TRACK = tool("track")
 
 
 @pytest.fixture(scope="module")
@@ -72,12 +63,12 @@ def config_of(home, tracks, **more):
 
 
 @pytest.fixture(scope="module")
-def made(tool, home):
+def made(home):
     """By two hosts, one of which fills its last batch up."""
     out = home.path / "made"
     for host in ("0", "1"):
         share = "--host", host, "--hosts", "2", "--batch", "2"
-        assert tool.main(words(home, out, *share)) == 0
+        assert TRACK.main(words(home, out, *share)) == 0
     return out
 
 
@@ -107,18 +98,18 @@ def test_training_reads_what_the_track_head_finds(home, made):
     assert all(x is batch[f"pair_{n}"] for n, x in zip(Pairs._fields, pairs, strict=True))
 
 
-def test_what_is_complete_is_left_alone(tool, home, made, capsys):
+def test_what_is_complete_is_left_alone(home, made, capsys):
     file = made / "part-00000-of-00002" / "index.json"
     before = file.stat().st_mtime_ns
     share = "--host", "0", "--hosts", "2"
-    assert tool.main(words(home, made, *share)) == 0
+    assert TRACK.main(words(home, made, *share)) == 0
     assert file.stat().st_mtime_ns == before
     assert "2 moments" in capsys.readouterr().out
-    assert tool.main(words(home, made, *share, "--margin", "6")) == 2
+    assert TRACK.main(words(home, made, *share, "--margin", "6")) == 2
     assert "choose another --out" in capsys.readouterr().err
 
 
-def test_tracks_of_other_data_are_refused(tool, home, made, capsys):
+def test_tracks_of_other_data_are_refused(home, made, capsys):
     with pytest.raises(InputError, match="made with height 28, the config has 42"):
         build(config_of(home, made, height=42)).items("train")
     with pytest.raises(
@@ -135,5 +126,5 @@ def test_tracks_of_other_data_are_refused(tool, home, made, capsys):
     with pytest.raises(InputError, match="moment 0 is of noise/0/0, the data's of noise/1"):
         build(config_of(home, made, **store)).items("train")[0]
     share = "--host", "3", "--hosts", "3"
-    assert tool.main(words(home, home.path / "none", *share)) == 2
+    assert TRACK.main(words(home, home.path / "none", *share)) == 2
     assert "host 3 of 3" in capsys.readouterr().err

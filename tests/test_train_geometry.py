@@ -1,7 +1,6 @@
 """The geometry of wrist views as a task: its data, what trains, where weights come from."""
 
 import dataclasses
-import importlib.util
 import json
 import re
 from functools import partial
@@ -13,7 +12,7 @@ import optax
 import pytest
 from clips import make_clip
 from golden import jit
-from runs import REPO
+from runs import REPO, tool
 from scenes import see
 
 from w4d_jax.data.result import read_result
@@ -267,11 +266,7 @@ VIDEO = str(REPO / "configs/wristworld_video.py")
 
 @pytest.fixture(scope="module")
 def wrist():
-    spec = importlib.util.spec_from_file_location("wrist", REPO / "tools" / "wrist.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return tool("wrist")
 
 
 @pytest.fixture(scope="module")

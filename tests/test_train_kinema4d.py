@@ -15,7 +15,7 @@ from w4d_jax.train.state import init_state, make_update
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory, light):
+def home(tmp_path_factory):
     home = tmp_path_factory.mktemp("kinema4d")
     return write_config(home / "config.py", write_noise(home / "train", [0, 1]), home)
 

@@ -1,10 +1,10 @@
 """The wrist camera: exact on recordings, the condition map from files, the metrics."""
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pytest
+from runs import tool
 from scenes import cast, looking
 from scipy.spatial.transform import Rotation
 
@@ -108,11 +108,7 @@ DOWN = np.diag([1, -1, -1, 1]).astype(np.float32)  # from the hand: looks at the
 
 @pytest.fixture(scope="module")
 def command():
-    spec = importlib.util.spec_from_file_location("wrist", ROOT / "tools" / "wrist.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+    return tool("wrist").main
 
 
 def anchor(eye, frames: int) -> Result:

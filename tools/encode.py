@@ -10,26 +10,20 @@ spreads its batches over its own devices. What was stopped goes on where it was,
 complete is left as it is.
 """
 
-import argparse
 import sys
 
 from tqdm import tqdm
 
 from w4d_jax.data.pipeline import check_sizes
-from w4d_jax.train.__main__ import assignments
 from w4d_jax.train.cluster import ClusterConfig, share
-from w4d_jax.train.config import filled, load_config, override
+from w4d_jax.train.command import config_parser, parse
+from w4d_jax.train.config import filled, load_config
 from w4d_jax.train.encode import encode
 from w4d_jax.types import InputError
 
 
 def main(arguments=None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", required=True, metavar="FILE.py[:preset]")
+    parser = config_parser(__doc__)
     parser.add_argument("--split", default="train", choices=("train", "validation", "test"))
     parser.add_argument("--out", required=True, metavar="DIR")
     parser.add_argument("--host", type=int, help="this host, from 0")
@@ -39,12 +33,9 @@ def main(arguments=None) -> int:
     )
     parser.add_argument("--dtype", default="float16", choices=("float16", "float32"))
     parser.add_argument("--shard-clips", type=int, default=64, help="clips in a file")
-    args, rest = parser.parse_known_args(arguments)
-    changes = list(assignments(rest, parser))
+    args, changes = parse(parser, arguments)
     try:
-        config = load_config(args.config)
-        for key, text in changes:
-            override(config, key, text)
+        config = load_config(args.config, changes)
         run(config, args)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -16,7 +16,6 @@ compiler's search for the fastest kernels is left out unless --thorough. TPUs ne
 writes reports of --out as one table (docs/scale.md).
 """
 
-import argparse
 import json
 import os
 import sys
@@ -24,18 +23,13 @@ from pathlib import Path
 
 from w4d_jax.plan.report import markdown, table
 from w4d_jax.plan.run import plan
-from w4d_jax.train.__main__ import assignments
-from w4d_jax.train.config import load_config, override
+from w4d_jax.train.command import config_parser, parse
+from w4d_jax.train.config import load_config
 from w4d_jax.types import InputError
 
 
 def main(arguments=None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", metavar="FILE.py[:preset]")
+    parser = config_parser(__doc__, required=False)
     parser.add_argument("--topology", metavar="v5p:2x2x1|v5e:..|v6e:..|local")
     parser.add_argument("--as-given", action="store_true", help="do not search")
     parser.add_argument("--tries", type=int, default=3, help="plans to compile at most")
@@ -45,16 +39,13 @@ def main(arguments=None) -> int:
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="the report as JSON")
     parser.add_argument("--markdown", type=Path, nargs="+", metavar="FILE.json")
-    args, rest = parser.parse_known_args(arguments)
-    changes = list(assignments(rest, parser))
+    args, changes = parse(parser, arguments)
     if args.markdown:
         return written(args.markdown)
     if not (args.config and args.topology):
         parser.error("need --config and --topology, or --markdown")
     try:
-        config = load_config(args.config)
-        for key, text in changes:
-            override(config, key, text)
+        config = load_config(args.config, changes)
         report = plan(
             config,
             args.topology,

@@ -10,27 +10,21 @@ the work with --host 0 --hosts 4 and so on. What was stopped goes on where it wa
 is complete is left as it is.
 """
 
-import argparse
 import sys
 
 import numpy as np
 from tqdm import tqdm
 
 from w4d_jax.data.tracks import unpack
-from w4d_jax.train.__main__ import assignments
-from w4d_jax.train.config import load_config, override
+from w4d_jax.train.command import config_parser, parse
+from w4d_jax.train.config import load_config
 from w4d_jax.train.task import build
 from w4d_jax.train.track import track
 from w4d_jax.types import InputError
 
 
 def main(arguments=None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", required=True, metavar="FILE.py[:preset]")
+    parser = config_parser(__doc__)
     parser.add_argument("--split", default="train", choices=("train", "validation", "test"))
     parser.add_argument("--model", required=True, metavar="DIR", help="imported weights")
     parser.add_argument("--out", required=True, metavar="DIR")
@@ -41,12 +35,9 @@ def main(arguments=None) -> int:
     parser.add_argument(
         "--batch", type=int, help="moments at a time on this host (default: one a device)"
     )
-    args, rest = parser.parse_known_args(arguments)
-    changes = list(assignments(rest, parser))
+    args, changes = parse(parser, arguments)
     try:
-        config = load_config(args.config)
-        for key, text in changes:
-            override(config, key, text)
+        config = load_config(args.config, changes)
         run(config, args)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -21,6 +21,7 @@ Latents are the codec's own: how a task scales them is not in the files.
 import io
 import json
 from bisect import bisect_right
+from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,10 +81,8 @@ class EncodedSource:
 
     def __init__(self, folder, settings: dict[str, Any]):
         self.folder = Path(folder)
-        found = parts(self.folder, "encoded clips", "tools/encode.py")
-        self._parts = [Records(path, unpack) for path in found]
-        for records in self._parts:
-            check(records, json.loads(json.dumps(settings)))
+        made = "encoded clips", "tools/encode.py"
+        self._parts = open_parts(self.folder, *made, unpack, settings)
         self._ends = list(accumulate(len(records) for records in self._parts))
 
     def __len__(self) -> int:
@@ -99,9 +98,18 @@ class EncodedSource:
         return self._parts[at][i - (self._ends[at - 1] if at else 0)]
 
 
-def parts(folder: Path, what: str, tool: str) -> list[Path]:
+def open_parts(
+    folder: Path, what: str, tool: str, unpack: Callable, settings: dict[str, Any]
+) -> list[Records]:
     """All parts of a folder; InputError, with what it should hold and the tool that makes
-    it, if one is missing."""
+    it, if one is missing or made with other settings."""
+    found = [Records(path, unpack) for path in _complete(folder, what, tool)]
+    for records in found:
+        _check(records, json.loads(json.dumps(settings)))
+    return found
+
+
+def _complete(folder: Path, what: str, tool: str) -> list[Path]:
     found = sorted(folder.glob("part-?????-of-?????"))
     if not found:
         raise InputError(f"{folder}: holds no {what}; make them with {tool}")
@@ -117,7 +125,7 @@ def parts(folder: Path, what: str, tool: str) -> list[Path]:
     return found
 
 
-def check(records: Records, wanted: dict[str, Any]) -> None:
+def _check(records: Records, wanted: dict[str, Any]) -> None:
     """InputError, which names what differs, unless made with these settings."""
     try:
         made = json.loads(records.label)["settings"]

@@ -7,14 +7,12 @@ confidence 0 where a track was lost.
 """
 
 import io
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from w4d_jax.data.encoded import Encoded, check, parts
-from w4d_jax.data.store import Records
+from w4d_jax.data.encoded import Encoded, open_parts
 from w4d_jax.kin.match import Pairs
 from w4d_jax.types import InputError
 
@@ -48,10 +46,8 @@ class Matched:
 
     def __init__(self, items, folder, settings: dict[str, Any]):
         self._items, self.folder = items, Path(folder)
-        found = parts(self.folder, "tracks", "tools/track.py")
-        self._parts = [Records(path, unpack) for path in found]
-        for records in self._parts:
-            check(records, json.loads(json.dumps(settings)))
+        made = "tracks", "tools/track.py"
+        self._parts = open_parts(self.folder, *made, unpack, settings)
         have = sum(map(len, self._parts))
         if have != len(items):
             raise InputError(

@@ -8,54 +8,32 @@ samples/. SIGTERM or Ctrl-C saves a checkpoint and leaves. Many processes train 
 --config.cluster or their environment says so: docs/clusters.md.
 """
 
-import argparse
 import os
 import sys
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 
 from w4d_jax.train.cluster import ClusterConfig, join, leave
-from w4d_jax.train.config import filled, load_config, override
+from w4d_jax.train.command import config_parser, parse
+from w4d_jax.train.config import filled, load_config
 from w4d_jax.train.loop import run
 from w4d_jax.types import InputError
 
 
 def main(arguments=None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m w4d_jax.train",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", required=True, metavar="FILE.py[:preset]")
+    parser = config_parser(__doc__, "python -m w4d_jax.train")
     parser.add_argument("--workdir", metavar="DIR", help="default: runs/ and config.name")
-    args, rest = parser.parse_known_args(arguments)
-    changes = list(assignments(rest, parser))
+    args, changes = parse(parser, arguments)
     try:
-        config = load_config(args.config)
-        for key, text in changes:
-            override(config, key, text)
+        config = load_config(args.config, changes)
         join(filled(ClusterConfig, config.cluster, "cluster"))
         run(config, Path(args.workdir or f"runs/{config.name}"))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-def assignments(words: list[str], parser) -> Iterator[tuple[str, str]]:
-    """--config.a.b=value and --config.a.b value -> ("a.b", "value")."""
-    rest = iter(words)
-    for word in rest:
-        key, equals, text = word.partition("=")
-        if not key.startswith("--config."):
-            parser.error(f"unrecognised argument: {word}")
-        if not equals and not (text := next(rest, "")):
-            parser.error(f"{word}: need a value")
-        yield key.removeprefix("--config."), text
 
 
 def remember_programs() -> None:

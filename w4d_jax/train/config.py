@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import runpy
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
@@ -16,8 +17,9 @@ from w4d_jax.types import InputError
 DEFAULTS = {"cluster": dataclasses.asdict(ClusterConfig()), "patience": 600.0}
 
 
-def load_config(spec: str) -> ConfigDict:
-    """FILE.py[:preset] -> what the file's get_config(preset) returns, with DEFAULTS."""
+def load_config(spec: str, changes: Iterable[tuple[str, str]] = ()) -> ConfigDict:
+    """FILE.py[:preset] -> what the file's get_config(preset) returns, with DEFAULTS and
+    with each change ("a.b", "value") made."""
     file, _, preset = spec.partition(":")
     if not Path(file).is_file():
         raise InputError(f"config {file}: no such file")
@@ -25,7 +27,10 @@ def load_config(spec: str) -> ConfigDict:
     if get_config is None:
         raise InputError(f"config {file}: need a function get_config(preset)")
     config = get_config(preset) if preset else get_config()
-    return ConfigDict({**DEFAULTS, **config}).lock()
+    config = ConfigDict({**DEFAULTS, **config}).lock()
+    for key, text in changes:
+        override(config, key, text)
+    return config
 
 
 def override(config: ConfigDict, key: str, text: str) -> None:

@@ -6,6 +6,7 @@ shares nothing with the others but the folder.
 
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import jax
@@ -97,13 +98,9 @@ def encode(
         raise InputError(f"host {host} of {hosts}: {len(samples)} items, need fewer hosts")
     place = part(out, host, hosts)
     of = label(settings(config), f"{samples!r}, {split}, {dtype}")
-    if place.exists():
-        return same(place, of)
-    run, batch = encoder(config, batch, dtype)
-    with ThreadPoolExecutor(1) as reader:
-        items = Encodings(Part(samples, mine), run, batch, reader)
-        write(place, items, label=of, shard_clips=shard_clips, progress=progress, pack=pack)
-    return same(place, of)
+    start, asked = partial(encoder, config, batch, dtype), Part(samples, mine)
+    options = {"shard_clips": shard_clips, "progress": progress, "pack": pack}
+    return completed(place, of, asked, start, **options)
 
 
 def encoder(config, batch: int | None, dtype: str) -> tuple[Callable, int]:
@@ -174,8 +171,14 @@ class Encodings:
         return self._reader.submit(lambda: [self._items[j] for j in asked])
 
 
-def same(place, of: str) -> Records:
-    """The complete part at `place`; InputError if it is of something else."""
+def completed(place, of: str, items, start: Callable, **options) -> Records:
+    """The part at `place`, made of the items if it is not there yet by what start() gives:
+    (run, items a batch). options are those of data/store.py `write`. InputError if what is
+    there is of something else."""
+    if not place.exists():
+        run, batch = start()
+        with ThreadPoolExecutor(1) as reader:
+            write(place, Encodings(items, run, batch, reader), label=of, **options)
     records = Records(place, bytes)
     if records.label != of:
         raise InputError(

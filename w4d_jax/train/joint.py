@@ -19,7 +19,7 @@ from w4d_jax.nets.codec import Codec
 from w4d_jax.nets.condition import unit
 from w4d_jax.nets.grid import latent_shape
 from w4d_jax.train.flow import over
-from w4d_jax.train.outcome import Drawing, hand_tokens, minus, outcomes
+from w4d_jax.train.outcome import Drawing, hand_tokens, outcomes
 from w4d_jax.types import InputError
 
 
@@ -192,8 +192,8 @@ class Joint:
             if self.condition.outcomes:
                 scene, left = outcomes(*scene, batch, norms)
                 nothing = jax.tree.map(jnp.zeros_like, robot)
-                change = self.drawn(minus(left, scene), nothing, seen)
-                latents["outcome_latent"] = change
+                change = jax.tree.map(jnp.subtract, left, scene)
+                latents["outcome_latent"] = self.drawn(change, nothing, seen)
             latents["condition_latent"] = self.drawn(scene, robot, seen)
         return latents
 

@@ -30,10 +30,6 @@ class Drawing(NamedTuple):
     pointmap: Any
 
 
-def minus(x: Drawing, y: Drawing) -> Drawing:
-    return jax.tree.map(jnp.subtract, x, y)
-
-
 def outcomes(still, ground, batch, norms: Normaliser) -> tuple[Drawing, Drawing]:
     """(taken, left). still f[B,T,H,W,3], the first image with the robot taken away; ground
     f[B,T,H,W,3], its stand-in pointmap; batch: K, cam_from_world and actions."""

@@ -7,7 +7,7 @@ it runs once, and training reads pairs of pixels (data/tracks.py).
 
 import dataclasses
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,14 +19,14 @@ from jax.sharding import PartitionSpec as P
 from w4d_jax.data.encoded import label, part
 from w4d_jax.data.pipeline import names
 from w4d_jax.data.source import Part
-from w4d_jax.data.store import Records, write
+from w4d_jax.data.store import Records
 from w4d_jax.data.tracks import pack
 from w4d_jax.kin.match import pairs_from_tracks, query_grid
 from w4d_jax.nets.checkpoint import Checkpoint, placed, read_checkpoint
 from w4d_jax.nets.lazy import digest
 from w4d_jax.nets.vggt import VGGT, VGGTConfig
 from w4d_jax.nets.weights import flat, tree
-from w4d_jax.train.encode import Encodings, same
+from w4d_jax.train.encode import completed
 from w4d_jax.train.geometry_losses import LossConfig
 from w4d_jax.train.shard import batch_sharding, make_mesh
 from w4d_jax.types import InputError
@@ -66,12 +66,8 @@ def track(
     found = read_checkpoint(model, {"vggt": VGGTConfig})
     of = f"{items!r} by {digest(found.leaves)}, {side}x{side} points, margin {margin:g}"
     place, of = part(out, host, hosts), label(settings(config), of)
-    if not place.exists():
-        run, batch = tracker(config, found, str(model), queries, batch)
-        with ThreadPoolExecutor(1) as reader:
-            made = Encodings(Part(items, mine), run, batch, reader)
-            write(place, made, label=of, progress=progress, pack=pack)
-    return same(place, of)
+    start = partial(tracker, config, found, str(model), queries, batch)
+    return completed(place, of, Part(items, mine), start, progress=progress, pack=pack)
 
 
 def tracker(
