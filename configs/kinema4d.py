@@ -60,6 +60,7 @@ def tiny() -> ConfigDict:
                 "crossed": True,
                 "robot_width": 64,
                 "robot_patch": 4,
+                "base": "",  # of another run: tools/convert.py import --kind run
             },
             # rank 0: all parameters train.
             "lora": {"rank": 0, "alpha": 32.0},

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from runs import REPO, write_config, write_noise
+from runs import REPO, tool, write_config, write_noise
 
 from w4d_jax.nets import lora
 from w4d_jax.nets.adapter import AdapterConfig, export_adapter, import_adapter
@@ -161,6 +161,22 @@ def test_no_steps_are_the_imported_weights_themselves(home, base, adapter, tmp_p
         np.testing.assert_array_equal(x, base[1][path])
     for path, x in flat(run.params["lora"]).items():
         np.testing.assert_array_equal(x, adapter[1][f"lora/{path}"])
+
+
+def test_a_run_starts_from_another(tmp_path):
+    """Runs of no steps: the second draws with another seed and is then as the first."""
+    convert = tool("convert")
+    for name in ("kinema4d", "wristworld_geometry"):
+        config = load_config(f"{REPO / 'configs' / name}.py")
+        config.update(steps=0)
+        loop.run(config, tmp_path / name)
+        source, weights = str(tmp_path / name), str(tmp_path / f"{name}-weights")
+        assert convert.main(["import", "--kind", "run", source, weights]) == 0
+        config.update(seed=1)
+        config.model.base = weights
+        loop.run(config, tmp_path / f"{name}-second")
+        first, second = (load_trained(tmp_path / f"{name}{x}") for x in ("", "-second"))
+        jax.tree.map(np.testing.assert_array_equal, first.params, second.params)
 
 
 def test_the_wrist_s_video_model_as_a_file(tmp_path):

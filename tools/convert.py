@@ -17,6 +17,8 @@ model.adapter), of theirs on export. Kinds, and what SRC or DST holds of theirs:
     4dnex          pytorch_lora_weights.safetensors and learnable_domain_embeddings.pt
     vggt           VGGT-1B; vggt-wrist: WristWorld's checkpoint.pt
     wristworld     WristWorld's video model
+    run            a workdir of training, import only: its averaged weights, for another run
+                   to start from
 
 kinema4d and 4dnex are adapters for an imported Wan. With --base WAN they are merged into
 it: on import into a model of ours, on export into transformer/, a plain Wan, beside their
@@ -61,6 +63,7 @@ from w4d_jax.train.export import run_checkpoint
 from w4d_jax.types import InputError
 
 ADAPTED = ("kinema4d", "4dnex")  # kinds that stand on a Wan
+RUN = "run"  # the kind that is ours already
 
 
 def main(arguments=None) -> int:
@@ -68,7 +71,7 @@ def main(arguments=None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("way", choices=("import", "export"))
-    parser.add_argument("--kind", required=True, choices=(*KINDS, *ADAPTED))
+    parser.add_argument("--kind", required=True, choices=(*KINDS, *ADAPTED, RUN))
     parser.add_argument("source", metavar="SRC", type=Path)
     parser.add_argument("target", metavar="DST", type=Path)
     parser.add_argument("--base", type=Path, help="imported Wan that an adapter stands on")
@@ -83,6 +86,8 @@ def main(arguments=None) -> int:
     try:
         if args.base and args.kind not in ADAPTED:
             raise InputError(f"--base: only {' and '.join(ADAPTED)} stand on another model")
+        if args.kind == RUN and args.way == "export":
+            raise InputError(f"--kind {RUN}: import only; name a form of theirs")
         before = peak()
         with draft(args.target) as folder:
             checkpoint = read(args) if args.way == "import" else opened(args)
@@ -105,6 +110,8 @@ def main(arguments=None) -> int:
 def read(args) -> Checkpoint:
     """What an import writes."""
     kind, source = args.kind, args.source
+    if kind == RUN:
+        return run_checkpoint(source)
     if kind in KINDS:
         return import_kind(kind, source, args.config and sizes(args.config, kind))
     if (source / "transformer").is_dir():

@@ -10,7 +10,7 @@ from w4d_jax.nets.adapter import AdapterConfig
 from w4d_jax.nets.checkpoint import Checkpoint
 from w4d_jax.nets.lazy import Lazy, held
 from w4d_jax.nets.weights import flat
-from w4d_jax.train import kinema4d, wristworld
+from w4d_jax.train import geometry, kinema4d, wristworld
 from w4d_jax.train.trained import load_averaged, load_trained
 from w4d_jax.train.workdir import read_config
 from w4d_jax.types import InputError
@@ -18,7 +18,11 @@ from w4d_jax.types import InputError
 
 def run_checkpoint(workdir: Path) -> Checkpoint:
     """The averaged parameters of a run's newest checkpoint."""
-    makers = {"kinema4d": _kinema4d, "wristworld_video": _wristworld}
+    makers = {
+        "kinema4d": _kinema4d,
+        "wristworld_geometry": _geometry,
+        "wristworld_video": _wristworld,
+    }
     task = read_config(workdir).task
     if task not in makers:
         raise InputError(f"workdir {workdir}: a run of {task}, need {', '.join(makers)}")
@@ -44,6 +48,13 @@ def _kinema4d(workdir: Path) -> Checkpoint:
         robot_grid=net.robot_grid,
     )
     return Checkpoint("adapter", config, _leaves(run.params))
+
+
+def _geometry(workdir: Path) -> Checkpoint:
+    """The whole network, what did not train as well."""
+    run = load_trained(workdir)
+    whole = lora.join(run.frozen["model"], run.params)
+    return Checkpoint("vggt", geometry.build(run.config).net.config, _leaves(whole))
 
 
 def _wristworld(workdir: Path) -> Checkpoint:
