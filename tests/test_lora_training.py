@@ -127,7 +127,9 @@ def test_no_gradient_of_a_frozen_matrix_is_formed(home, batch, rank):
 
 def test_merged_is_unmerged(home, batch):
     clean = {"prediction": "clean"}  # the network's output as it is
-    task = kinema4d.build(config_of(home, lora=PAIRS, flow=clean))
+    still = {"outcomes": False}
+    config = config_of(home, lora=PAIRS, flow=clean, condition=still)
+    task = kinema4d.build(config)
     params, frozen = drawn(task)
     base = lora.join(frozen["model"], params["added"])
     merged = lora.merge(base, params["lora"], PAIRS["alpha"] / PAIRS["rank"])
@@ -138,7 +140,7 @@ def test_merged_is_unmerged(home, batch):
     def believed(variables):
         net, anchor = task.network(variables, known), task.joint.anchor(known)
         sigma = jnp.array([0.3, 0.8])
-        return denoise.estimate(task.flow, net, x, sigma, anchor).clean
+        return denoise.estimate(task.flow, net, x, sigma, anchor)[0].clean
 
     apart = believed(task.lora.variables(params, frozen["model"]))
     np.testing.assert_allclose(apart, believed({"params": merged}), atol=1e-4)

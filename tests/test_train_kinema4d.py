@@ -1,6 +1,7 @@
 """Kinema4D as a task: what it learns from, what it is told, and what it must not see."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -142,14 +143,38 @@ def test_a_gate_says_whether_nothing_is_taken_along(home, batch):
         for video in (left, guess)
     ]
     assert (either[0] | either[1]).all()  # each frame is one of the two, whole
-    x0 = task.joint.encode(batch)  # while it learns it may doubt
-    known = task.joint.known(batch)
-    doubts = dataclasses.replace(task, net=Gates(task.net, 0.25)).network({}, known)
-    change = task.joint.scaled_change(known.condition[..., -task.joint.codec.channels :])
-    np.testing.assert_allclose(doubts(x0, None), 0.25 * change, atol=1e-6)
     before = method(home, condition=DRAWN | {"outcomes": False}, flow=flow)
     untouched = before.guess(frozen, batch)
     np.testing.assert_allclose(left.rgb, untouched.rgb, atol=1e-4)
+
+
+def test_gates_learn_how_far_changes_come_true(home, batch):
+    """Their loss is that of the changes alone, by formula, and no other reaches them."""
+    flow = {"prediction": "residual", "robot_weight": 0.3}
+    task = method(home, condition=DRAWN, flow=flow)
+    _, frozen = drawn(task)
+    joint = task.joint.bound(frozen)
+    known = joint.known(batch)
+    latents = joint.encode(batch), joint.anchor(known), *joint.changes(known)
+    x0, anchor, change = (np.asarray(x, np.float64) for x in latents)
+    weight = np.where(joint.robot_cells(batch) > 0, 0.3, 1.0)
+    weight = np.broadcast_to(weight, x0.shape)
+    off = x0 - anchor - 0.3 * change
+
+    def mean(x):
+        each = (weight * x).sum((1, 2, 3, 4)) / weight.sum((1, 2, 3, 4))
+        return each.mean()
+
+    @jax.jit
+    @partial(jax.value_and_grad, has_aux=True)
+    def loss(gate):
+        gated = dataclasses.replace(task, net=Gates(task.net, gate))
+        return gated.loss({}, frozen, batch, jax.random.key(0))
+
+    (total, errors), slope = loss(0.3)
+    assert errors["outcome_error"] == pytest.approx(mean(off**2), rel=1e-4)
+    assert total == pytest.approx(mean((x0 - anchor) ** 2) + mean(off**2), rel=1e-4)
+    assert slope == pytest.approx(mean(-2 * off * change), rel=1e-3)
 
 
 def test_encode_decode(home, batch):

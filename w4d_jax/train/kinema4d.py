@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from w4d_jax.nets import condition as given
+from w4d_jax.nets import condition
 from w4d_jax.nets.codec import CosineCodec
 from w4d_jax.nets.dit import DiTConfig
 from w4d_jax.nets.grid import latent_shape
@@ -83,7 +83,8 @@ class Kinema4DTask:
         return self.start.params(self.net.config, self.lora, params)
 
     def loss(self, params, frozen, batch, key):
-        """Flow matching on the joint latent -> (f32[], squared errors of the clean one)."""
+        """Flow matching on the joint latent, and how far its changes come true -> (f32[],
+        squared errors of the clean one)."""
         joint = self.joint.bound(frozen)
         noise, mask, drop = jax.random.split(key, 3)
         x0, known = joint.encode(batch), joint.known(batch)
@@ -92,11 +93,18 @@ class Kinema4DTask:
         kept = jax.random.bernoulli(drop, 1 - joint.condition.drop, (x0.shape[0],))
         known = known._replace(robot=robot).withheld(kept)
         net = self.network(self.lora.variables(params, frozen["model"]), known)
-        told = joint.robot_cells(batch) * flow.over(kept, x0)
-        weight = jnp.where(told > 0, self.flow.robot_weight, 1.0)
-        each, clean = losses(self.flow, net, x0, noise, joint.anchor(known), weight)
+        given = joint.robot_cells(batch) * flow.over(kept, x0)
+        weight = jnp.where(given > 0, self.flow.robot_weight, 1.0)
+        anchor = joint.anchor(known)
+        each, clean, gates = losses(self.flow, net, x0, noise, anchor, weight)
         rgb, points = jnp.split(jnp.square(clean - x0), 2, axis=3)
-        return each.mean(), {"rgb_error": rgb.mean(), "pointmap_error": points.mean()}
+        errors = {"rgb_error": rgb.mean(), "pointmap_error": points.mean()}
+        changes = joint.changes(known)
+        if not changes:
+            return each.mean(), errors
+        learned = gated(gates, changes), x0 - anchor, jnp.ones(len(x0))
+        doubt = flow.clean_loss(*learned, weight=weight).mean()
+        return each.mean() + doubt, errors | {"outcome_error": doubt}
 
     def guess(self, frozen, batch) -> Video:
         """What is known, drawn as a video: the bar that a network has to clear."""
@@ -110,18 +118,21 @@ class Kinema4DTask:
         known = joint.known(batch)
         return joint.decode(joint.anchor(known) + sum(joint.changes(known)))
 
-    def network(self, variables, known: Known, gain=1.0, gate=lambda g, _: g) -> Net:
-        """The network of `variables`, told what is known -> f[B,t,h,2w,C]: each change that
-        it was told of, as far as `gate` says of its gates, and the rest."""
+    def network(self, variables, known: Known, gain=1.0) -> Net:
+        """The network of `variables`, told what is known -> f[B,t,h,2w,C], the changes that
+        it holds for likely and the rest, and its gates f[B,t,h,2w,G] of the G changes.
+
+        Gates learn by themselves how far each change comes true, the rest what is missing
+        from what they choose, which is what sampling sees.
+        """
         changes = self.joint.changes(known)
 
         def net(x, time):
             told = known.condition, known.robot, time, known.image
             output: Any = self.net.apply(variables, x, *told, gain=gain)
             gates, rest = jnp.split(output, [len(changes)], axis=-1)
-            for g, change in enumerate(changes):
-                rest = rest + gate(gates[..., g : g + 1], change) * change
-            return rest
+            chosen = jax.lax.stop_gradient(likelier(gates, changes))
+            return rest + gated(chosen, changes), gates
 
         return net
 
@@ -133,7 +144,7 @@ class Kinema4DTask:
         x = jax.random.normal(key, (*known.condition.shape[:-1], joint.codec.channels))
 
         def velocity(known, gain=1.0):
-            net = self.network(variables, known, gain, likelier)
+            net = self.network(variables, known, gain)
             return field(self.flow, net, joint.anchor(known))
 
         other = None
@@ -146,20 +157,31 @@ class Kinema4DTask:
 
 def soften_robot(key, robot, channels: int, share: float):
     """The soft mask on robot f[B,t,h,w,M+C], alike in its M mask channels."""
-    mask = given.soften(key, robot[..., 0], share)
-    return jnp.concatenate([given.mask_channels(mask, channels), robot[..., channels:]], -1)
+    mask = condition.soften(key, robot[..., 0], share)
+    return jnp.concatenate(
+        [condition.mask_channels(mask, channels), robot[..., channels:]], -1
+    )
 
 
-def likelier(gates, change):
-    """1 in the latent frames in which a change comes true rather than not, else 0.
+def gated(gates, changes):
+    """Each of G changes f[B,t,h,2w,C] as far as its gate f[B,t,h,2w,G] says: their sum, 0
+    for none."""
+    return sum(gates[..., g : g + 1] * change for g, change in enumerate(changes))
 
-    gates f[B,t,h,2w,1], change f[B,t,h,2w,C]; a cell's gate counts as much as it would
-    change there. What minimises a squared error is the mean of what may happen, a thing
-    half here and half there; a sample is one of it, whole.
+
+def likelier(gates, changes):
+    """1 in the latent frames in which a change comes true rather than not, else 0, for
+    gates f[B,t,h,2w,G] of G changes f[B,t,h,2w,C].
+
+    A cell's gate counts as much as it would change there. What minimises a squared error is
+    the mean of what may happen, a thing half here and half there; a sample is one of it,
+    whole.
     """
-    weight = jnp.sum(jnp.square(change), -1, keepdims=True)
-    said = jnp.sum(weight * (gates - 0.5), (2, 3, 4), keepdims=True)
-    return (said > 0).astype(gates.dtype)
+    if not changes:
+        return gates
+    weight = jnp.stack([jnp.square(change).sum(-1) for change in changes], -1)
+    said = jnp.sum(weight * (gates - 0.5), (2, 3), keepdims=True)
+    return jnp.broadcast_to(said > 0, gates.shape).astype(gates.dtype)
 
 
 def build(config) -> Kinema4DTask:
@@ -181,6 +203,12 @@ def build(config) -> Kinema4DTask:
         raise InputError(
             f"condition.outcomes with fill={known.fill!r}, codec {type(codec).__name__}: "
             "need fill='drawn' and codec.cosine, in which changes add up"
+        )
+    learned = filled(RobotFlowConfig, config["flow"], "flow")
+    if guesses and learned.prediction != "residual":
+        raise InputError(
+            f"condition.outcomes with flow.prediction={learned.prediction!r}: need "
+            "'residual', what outcomes change of a guess"
         )
     dit = model.pop("dit")
     if guesses and (image or dit.get("image_dim")):
@@ -206,6 +234,6 @@ def build(config) -> Kinema4DTask:
         image_file,
         filled(StartConfig, start, "model"),
         filled(LoraConfig, config["lora"], "lora"),
-        filled(RobotFlowConfig, config["flow"], "flow"),
+        learned,
         filled(SamplerConfig, config["sampler"], "sampler"),
     )
