@@ -2,7 +2,8 @@
 
 python -m w4d_jax.train --config configs/kinema4d.py          tiny: minutes on two cores
 python -m w4d_jax.train --config configs/kinema4d.py:sim      one GPU
-python -m w4d_jax.train --config configs/kinema4d.py:calvin --config.data.calvin.folder=DIR
+python -m w4d_jax.train --config configs/kinema4d.py:calvin --config.data.calvin.folder=DIR \
+    --config.data.calvin.robot=URDF --config.model.base=TINY    fine-tunes tiny
 python -m w4d_jax.train --config configs/kinema4d.py:14b --config.data.store.train=DIR \
     --config.data.store.test=DIR --config.codec.wan.weights=FILE    the paper's; many GPUs
 ... --config.condition.drop=1.0                               the same without the robot
@@ -129,14 +130,19 @@ def sim() -> ConfigDict:
 
 
 def calvin() -> ConfigDict:
-    """tiny on recorded CALVIN episodes: another robot, given cameras, real occlusion.
+    """tiny fine-tuned on recorded CALVIN episodes: another robot, given cameras, real
+    occlusion.
 
-    python -m w4d_jax.train --config configs/kinema4d.py:calvin \\
+    What tells a grasp is known from the simulation: two recordings do not teach it.
+
+    python tools/convert.py import --kind run runs/kinema4d-tiny TINY
+    python -m w4d_jax.train --config configs/kinema4d.py:calvin --config.model.base=TINY \\
         --config.data.calvin.folder=DIR --config.data.calvin.robot=panda_longer_finger.urdf
     """
     config = tiny()
     config.name = "kinema4d-calvin"
     config.batch = 2
+    config.optimizer.update({"lr": 5e-4, "muon": 5e-3})
     # CALVIN's table is not the plane that the robot stands on: more is left to learn.
     config.condition.update({"rgb_std": 0.1, "pointmap_std": 0.15})
     config.data = ConfigDict(

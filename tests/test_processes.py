@@ -58,14 +58,30 @@ def until_step(workdir: Path, step: int, runs) -> None:
 # Many processes ------------------------------------------------------------------------
 
 
-def test_two_processes_learn_what_one_does(starter, whole, tmp_path):
-    """And checkpoint together: one process goes on from what two have saved."""
+@pytest.mark.parametrize("count", [2, 4])
+def test_many_processes_learn_what_one_does(starter, whole, tmp_path, count):
+    """And checkpoint together: one process goes on from what they have saved."""
     workdir = tmp_path / "run"
-    runs = starter.together(workdir, 2, free_port(), steps=4, mesh__fsdp=2, mesh__data=1)
-    assert ends(runs) == [0, 0], [run.said() for run in runs]
+    cut = {"mesh__fsdp": 2, "mesh__data": count // 2}
+    runs = starter.together(workdir, count, free_port(), steps=4, **cut)
+    assert ends(runs) == [0] * count, [run.said() for run in runs]
     # Only the first writes what people read.
-    assert "checkpoints:" in runs[0].said() and "checkpoints:" not in runs[1].said()
+    assert ["checkpoints:" in run.said() for run in runs] == [True] + [False] * (count - 1)
     starter.train(workdir)
+    close(workdir, whole)
+
+
+def test_what_is_damaged_for_one_is_damaged_for_all(starter, whole, tmp_path):
+    """The half of the newest checkpoint that the second process reads."""
+    workdir, cut = tmp_path / "run", {"mesh__fsdp": 2, "mesh__data": 1}
+    runs = starter.together(workdir, 2, free_port(), steps=4, **cut)
+    assert ends(runs) == [0, 0], [run.said() for run in runs]
+    (part,) = (workdir / "checkpoints/4/state/ocdbt.process_1/d").iterdir()
+    part.write_bytes(part.read_bytes()[: part.stat().st_size // 2])
+    runs = starter.together(workdir, 2, free_port(), **cut)
+    assert ends(runs) == [0, 0], [run.said() for run in runs]
+    damaged = ["checkpoints/4 cannot be read" in run.said() for run in runs]
+    assert damaged == [False, True]
     close(workdir, whole)
 
 

@@ -94,7 +94,7 @@ class Kinema4DTask:
         known = known._replace(robot=robot).withheld(kept)
         net = self.network(self.lora.variables(params, frozen["model"]), known)
         given = joint.robot_cells(batch) * flow.over(kept, x0)
-        weight = jnp.where(given > 0, self.flow.robot_weight, 1.0)
+        weight: Any = jnp.where(given > 0, self.flow.robot_weight, 1.0)
         anchor = joint.anchor(known)
         each, clean, gates = losses(self.flow, net, x0, noise, anchor, weight)
         rgb, points = jnp.split(jnp.square(clean - x0), 2, axis=3)
