@@ -2,8 +2,9 @@
 
 python -m w4d_jax.train --config configs/kinema4d.py          tiny: minutes on two cores
 python -m w4d_jax.train --config configs/kinema4d.py:sim      one GPU
-python -m w4d_jax.train --config configs/kinema4d.py:calvin --config.data.calvin.folder=DIR \
-    --config.data.calvin.robot=URDF --config.model.base=TINY    fine-tunes tiny
+python -m w4d_jax.train --config configs/kinema4d.py:calvin \
+    --config.data.calvin.folder=DIR --config.data.calvin.robot=URDF \
+    --config.model.base=TINY    tiny fine-tuned on recordings
 python -m w4d_jax.train --config configs/kinema4d.py:14b --config.data.store.train=DIR \
     --config.data.store.test=DIR --config.codec.wan.weights=FILE    the paper's; many GPUs
 ... --config.condition.drop=1.0                               the same without the robot
@@ -142,6 +143,7 @@ def calvin() -> ConfigDict:
     config = tiny()
     config.name = "kinema4d-calvin"
     config.batch = 2
+    config.steps = 200
     config.optimizer.update({"lr": 5e-4, "muon": 5e-3})
     # CALVIN's table is not the plane that the robot stands on: more is left to learn.
     config.condition.update({"rgb_std": 0.1, "pointmap_std": 0.15})
