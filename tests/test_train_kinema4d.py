@@ -94,6 +94,23 @@ def test_a_withheld_robot_leaves_no_trace(home, batch, variant, told):
     assert given(batch) != given(other_robot(batch))
 
 
+def test_who_never_learned_of_the_robot_draws_without_it(home, batch):
+    def drawn_by(drop):
+        task = method(home, condition={"drop": drop} | DRAWN, sampler={"steps": 1})
+        params, frozen = drawn(task)
+        sample = jax.jit(task.sample)
+
+        def draws(batch):
+            made = sample(params, frozen, batch, jax.random.key(0)).rgb
+            return np.concatenate([made, task.guess(frozen, batch).rgb])
+
+        return draws
+
+    never, always = drawn_by(1.0), drawn_by(0.0)
+    np.testing.assert_array_equal(never(batch), never(other_robot(batch)))
+    assert not np.array_equal(always(batch), always(other_robot(batch)))
+
+
 @pytest.mark.parametrize(
     "fill, outcomes", [("grey", 0), ("held", 0), ("drawn", 0), ("drawn", 1)]
 )

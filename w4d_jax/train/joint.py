@@ -70,7 +70,9 @@ class ConditionConfig:
     fill: Literal["grey", "held", "drawn"] = "grey"
     geometry: Literal["ramp", "ground"] = "ramp"
     outcomes: bool = False
-    drop: float = 0.0  # share of samples that train without the robot, for real guidance
+    # Share of samples that train without the robot, for real guidance; with 1 it is never
+    # shown, in sampling neither.
+    drop: float = 0.0
     soft: float = 0.1  # share of the robot mask's ones that train as 0.5
     # What is learned is (latent - mean) / std, one pair for all channels of a kind. With
     # prediction "residual" std is the size of what remains to be learned beside the guess.
@@ -153,7 +155,8 @@ class Joint:
         return Video(*videos, jnp.concatenate(pair, axis=3))
 
     def known(self, batch) -> Known:
-        """From the first image (batch["rgb"][:, 0]), the camera and the robot alone."""
+        """From the first image (batch["rgb"][:, 0]), the camera and the robot alone; where
+        the network trains without the robot, without it, for it has never seen one."""
         told, M = self.told(batch), self.codec.stride[0]
         cells = given.mask_channels(self.cells(batch), M)
         robot = told["robot_pointmap_latent"] - self.condition.robot_mean
@@ -168,7 +171,9 @@ class Joint:
         condition = jnp.concatenate([mask, told["condition_latent"], *guesses], -1)
         blind = jnp.concatenate([mask, blind, *map(jnp.zeros_like, guesses)], -1)
         image = self.image_tokens(batch)
-        return Known(condition, robot, blind, image, self.blind_tokens(image))
+        known = Known(condition, robot, blind, image, self.blind_tokens(image))
+        never = self.condition.drop == 1
+        return known.withheld(jnp.zeros(len(cells))) if never else known
 
     def told(self, batch):
         """The latents of what is known, f32[B,t,h,w or 2w,C] each."""
