@@ -7,6 +7,7 @@ import pytest
 
 from w4d_jax.nets import chunked as module
 from w4d_jax.nets.attend import attend
+from w4d_jax.nets.splash import block
 
 
 def draw(shape, seed):
@@ -56,3 +57,11 @@ def test_half_precision_keeps_its_dtype_and_float32_weights():
     half = attend(*(jnp.asarray(a, jnp.bfloat16) for a in (q, k, v)))
     assert half.dtype == jnp.bfloat16
     np.testing.assert_allclose(half.astype(jnp.float32), plain(q, k, v), atol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "vector", "size"),
+    [(35_100, 256, 640), (1_787, 256, 896), (1_787, 1024, 512), (100, 1024, 128)],
+)
+def test_blocks_of_wide_heads_fit_the_vector_memory(tokens, vector, size):
+    assert block(tokens, vector) == size

@@ -72,7 +72,7 @@ def test_override(key, text, value):
         ("steps", "many", "--config.steps=many: need int, as in "),
         ("steps", "5.5", "--config.steps=5.5: need int, as in "),
         ("optimizer.lr", "True", "--config.optimizer.lr=True: need float, as in "),
-        ("model", "5", "--config.model: is a group; set one of crossed, dit, "),
+        ("model", "5", "--config.model: is a group; set one of base, crossed, "),
         ("", "5", "no such key ''"),
     ],
 )

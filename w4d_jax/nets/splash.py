@@ -19,7 +19,8 @@ def splash(q, k, v, name: str, interpret: bool = False):
     from jax.experimental.pallas.ops.tpu import splash_attention as kernels
 
     (_, L, N, K), S = q.shape, k.shape[1]
-    rows, columns = block(L), block(S)
+    vector = -(-K // LANES) * LANES * q.dtype.itemsize
+    rows, columns = block(L, vector), block(S, vector)
     q = _heads_first(q / math.sqrt(K), rows)
     k, v = _heads_first(k, columns), _heads_first(v, columns)
     padded = q.shape[2], k.shape[2]
@@ -42,9 +43,14 @@ def splash(q, k, v, name: str, interpret: bool = False):
     return out[:, :, :L, :K].swapaxes(1, 2)
 
 
-def block(length: int) -> int:
-    """The block, a multiple of the lanes, that wastes least: 640 for 35,100 tokens."""
-    sizes = range(min(1024, -(-length // LANES) * LANES), LANES - 1, -LANES)
+def block(length: int, vector: int = 2 * LANES) -> int:
+    """The block, a multiple of the lanes, that wastes least: 640 for 35,100 tokens.
+
+    vector: bytes of a token in a head. With more than 128 numbers of 16 bits, blocks above
+    512 of the backward kernel do not fit the 16 MiB of a v5e's vector memory.
+    """
+    most = 1024 if vector <= 2 * LANES else 512
+    sizes = range(min(most, -(-length // LANES) * LANES), LANES - 1, -LANES)
     # Below 512 the kernel is slow: only short sequences go there.
     return min((s for s in sizes if s >= min(512, sizes[0])), key=lambda s: -length % s)
 
