@@ -66,7 +66,7 @@ def test_override(key, text, value):
 @pytest.mark.parametrize(
     ("key", "text", "said"),
     [
-        ("stepz", "5", "--config.stepz: no such key 'stepz'; there is batch, "),
+        ("stepz", "5", "--config.stepz: no such key 'stepz'; there is accumulate, batch, "),
         ("model.dit.size", "5", "no such key 'size'; there is .*layers"),
         ("steps.more", "5", "no such key 'more'; there is nothing below"),
         ("steps", "many", "--config.steps=many: need int, as in "),

@@ -16,6 +16,7 @@ from w4d_jax.plan.hlo import traffic
 from w4d_jax.plan.model import Model
 from w4d_jax.plan.report import markdown
 from w4d_jax.plan.search import Size, executed, memory, plans
+from w4d_jax.train.config import load_config
 from w4d_jax.types import InputError
 
 PROGRAM = """
@@ -206,3 +207,6 @@ def test_a_step_compiles_for_a_tpu(tmp_path):
     assert step["collectives"]["all-to-all"]["bytes"] > 0  # tokens for heads
     assert step["flops"]["executed"] > step["flops"]["formula"] > 0
     assert 0 < step["mfu"][1] <= step["mfu"][0] < 1
+    advice = report["verdict"].replace("fits: ", "").split()
+    changes = [word.removeprefix("--config.").split("=") for word in advice]
+    assert load_config(str(config), changes).mesh.fsdp == 2  # a run takes it as it stands

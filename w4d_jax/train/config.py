@@ -13,8 +13,12 @@ from w4d_jax.train.cluster import ClusterConfig
 from w4d_jax.types import InputError
 
 # Of the machine more than of the run: what a config need not say.
-# patience: seconds that a batch may take to come.
-DEFAULTS = {"cluster": dataclasses.asdict(ClusterConfig()), "patience": 600.0}
+# accumulate: parts that a batch is taken in; patience: seconds that it may take to come.
+DEFAULTS = {
+    "cluster": dataclasses.asdict(ClusterConfig()),
+    "accumulate": 1,
+    "patience": 600.0,
+}
 
 
 def load_config(spec: str, changes: Iterable[tuple[str, str]] = ()) -> ConfigDict:
