@@ -43,7 +43,7 @@ def splash(q, k, v, name: str, interpret: bool = False):
     return out[:, :, :L, :K].swapaxes(1, 2)
 
 
-def block(length: int, vector: int = 2 * LANES) -> int:
+def block(length: int, vector: int) -> int:
     """The block, a multiple of the lanes, that wastes least: 640 for 35,100 tokens.
 
     vector: bytes of a token in a head. With more than 128 numbers of 16 bits, blocks above

@@ -49,7 +49,7 @@ def plan(
     report |= {"coders": model.coders, "tried": []}
     if as_given:
         remat = network(config).get("remat", "none")
-        chosen = [Plan(dict(config.mesh), config.get("accumulate", 1), remat)]
+        chosen = [Plan(dict(config.mesh), config.accumulate, remat)]
     else:
         size = size_of(config, devices)
         chosen = plans(config.batch, model, size, chip, len(devices))

@@ -36,7 +36,7 @@ def program(config, devices=None) -> Program:
     task = build(config)
     opt = filled(OptimizerConfig, config.optimizer, "optimizer")
     tx = optimizer(opt, config.steps)
-    accumulate = config.get("accumulate", 1)
+    accumulate = config.accumulate
     mesh = make_mesh(config.mesh, devices)
     spread = batch_sharding(mesh, config.batch, accumulate)
 
