@@ -48,18 +48,20 @@ def test_a_fresh_model_is_the_pretrained_one_plus_the_mask(tiny):
     assert np.abs(forward(params, noisy, condition, other, time) - before).max() > 1e-3
 
 
-def test_a_choice_hangs_on_the_hand_alone(tiny):
-    _, without, inputs = tiny
-    net = Kinema4D(small(hand=7))
-    params = jit(net.init)(jax.random.key(0), *inputs)["params"]
-    assert set(params) - set(without["params"]) == {"choice"}
-    hand = draw((5, 7))
-    made = jit(lambda p: net.apply({"params": p}, hand, method="choose"))(params)
-    assert made.shape == (5, 3) and (made > 0).all() and (made < 1).all()
-    assert np.ptp(made, 0).min() > 1e-3
-    np.testing.assert_array_equal(
-        jit(net.apply)({"params": params}, *inputs), jit(net.apply)(without, *inputs)
-    )
+@pytest.mark.parametrize("crossed", [False, True])
+def test_guesses_are_seen_and_get_gates(crossed):
+    size = {"width": 24, "heads": 2, "layers": 1, "ffn": 24, "frequencies": 8}
+    channels = 4 + 5 * (1 + 3 * (1 + crossed))
+    network = dit.DiTConfig(in_channels=channels, out_channels=7, **size)
+    robot = {"robot_width": 6, "robot_patch": 4, "robot_grid": (3, 1, 2)}
+    net = Kinema4D(Kinema4DConfig(network, "act", crossed, guesses=2, **robot))
+    x = draw((1, 3, 4, 16, 5)), draw((1, 3, 4, 16, 19), 1), draw((1, 3, 4, 16, 9), 2)
+    params = jit(net.init)(jax.random.key(0), *x, np.float32([500]))
+    params["params"]["dit"]["head"]["out"]["kernel"] = draw((24, 28))
+    made = jit(net.apply)(params, *x, np.float32([500]))
+    assert made.shape == (1, 3, 4, 16, 2 + 5)
+    x[1][..., 14:] += 1
+    assert np.abs(jit(net.apply)(params, *x, np.float32([500])) - made).max() > 1e-3
 
 
 @pytest.mark.parametrize(

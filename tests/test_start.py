@@ -125,7 +125,6 @@ def test_a_run_from_imported_weights_and_its_export(
     """The loop with steps that change nothing: no time goes into compiling real ones."""
     config = config_of(home, base=base[2], adapter=adapter[2])
     config.update(steps=1, sample_every=1)
-    config.condition.outcomes = False  # the authors' files have no place for a choice
 
     def still(config):
         video = np.zeros((4, *(config.data[n] for n in ("frames", "height", "width")), 3))

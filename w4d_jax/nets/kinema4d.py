@@ -12,12 +12,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from w4d_jax.nets.dit import DiT, DiTConfig, wan_14b_i2v
-from w4d_jax.nets.ops import LayerNorm, Linear, PatchLinear, rope, zeros
+from w4d_jax.nets.ops import LayerNorm, PatchLinear, rope, zeros
 from w4d_jax.types import InputError
 
 # What the paper trains: low-rank pairs on these modules, and these subtrees in full.
 LORA_TARGETS = r"dit/blocks/(self|cross)/[qkvo]"
-ADDED = ("domain", "robot_tokens", "robot_latent", "choice")
+ADDED = ("domain", "robot_tokens", "robot_latent")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,14 +29,15 @@ class Kinema4DConfig:
     reference leaves it to attention to find the same place in the other half; learning that
     takes a small network longer than anything else.
 
-    hand: numbers that tell what a hand does and sees, from which a small network of its own
-    says whether what the hand meets goes with it; 0: nobody asks.
+    guesses: further latents that come with the condition, each a change that may come true
+    or not. The network says of each how far it does, cell by cell: what is already drawn
+    has only to be chosen, not painted through D channels.
     """
 
     dit: DiTConfig
     variant: str = "pm"
     crossed: bool = False
-    hand: int = 0
+    guesses: int = 0
     modalities: int = 2
     mask_channels: int = 4  # video frames of one latent frame
     robot_width: int = 128
@@ -47,19 +48,20 @@ class Kinema4DConfig:
         object.__setattr__(self, "robot_grid", tuple(self.robot_grid))
         if self.variant not in ("pm", "act"):
             raise InputError(f"variant={self.variant!r}: need pm or act")
-        latents = 3 if self.crossed else 2
+        told = 1 + self.guesses
+        latents = 1 + (2 * told if self.crossed else told)
         need = latents * self.channels + self.mask_channels
         if self.dit.in_channels != need:
             raise InputError(
                 f"in_channels={self.dit.in_channels}: need {need} (mask "
                 f"{self.mask_channels}, {latents} latents of {self.channels} with "
-                f"crossed={self.crossed})"
+                f"crossed={self.crossed}, guesses={self.guesses})"
             )
 
     @property
     def channels(self) -> int:
-        """C of a latent."""
-        return self.dit.out_channels
+        """C of a latent. The transformer puts out a gate for each guess, then a latent."""
+        return self.dit.out_channels - self.guesses
 
     @property
     def robot_modalities(self) -> int:
@@ -79,11 +81,12 @@ def kinema4d_14b() -> dict:
 class Kinema4D(nn.Module):
     """The velocity (or whatever it is trained for) of a joint latent, given the robot.
 
-    noisy f[B,t,h,W,C], condition f[B,t,h,W,M+C] (mask, then latent of the first frame),
-    robot f[B,t,h,w,M+C] (mask, then latent of the robot alone), time f[B] in 0..1000, image
-    f[B,I,image_dim] or None -> f32[B,t,h,W,C]. W is the joint width: `modalities` x one
-    width; the robot's w is `robot_modalities` x one width. `gain` f[] scales the robot's
-    projection: 2 is the second forward of the authors' sampler (it adds it twice).
+    noisy f[B,t,h,W,C], condition f[B,t,h,W,M+C+GC] (mask, latent of the first frame, then
+    G guesses), robot f[B,t,h,w,M+C] (mask, then latent of the robot alone), time f[B] in
+    0..1000, image f[B,I,image_dim] or None -> f32[B,t,h,W,G+C], gates first. W is the joint
+    width: `modalities` x one width; the robot's w is `robot_modalities` x one width. `gain`
+    f[] scales the robot's projection: 2 is the second forward of the authors' sampler (it
+    adds it twice).
     """
 
     config: Kinema4DConfig
@@ -97,26 +100,18 @@ class Kinema4D(nn.Module):
         )
         shape = (config.modalities, config.dit.width)
         self.domain = self.param("domain", zeros, shape, jnp.float32)
-        if config.hand:
-            self.choice = Choice(config.robot_grid[0])
 
     def __call__(self, noisy, condition, robot, time, image=None, gain=1.0):
         config = self.config
         _check(config, noisy, condition, robot)
-        if config.hand and self.is_initializing():
-            self.choose(jnp.zeros((1, config.hand)))
-        x = [noisy, self.inject(condition, robot, gain)]
+        known = condition[..., config.mask_channels :]
+        condition, guesses = jnp.split(condition, [robot.shape[-1]], axis=-1)
+        x = [noisy, self.inject(condition, robot, gain), guesses]
         if config.crossed:
-            known = condition[..., config.mask_channels :]
             x.append(jnp.roll(known, known.shape[3] // config.modalities, axis=3))
         tokens = self.embed(jnp.concatenate(x, -1))
         phases = joint_rope(tokens.shape[1:4], config)
         return self.dit.transform(tokens, phases, time, self.robot_tokens(robot), image)
-
-    def choose(self, hand):
-        """hand f[B,N], N = `config.hand` -> f32[B,t] in 0..1: how sure it is that what the
-        hand met is left where it stood."""
-        return self.choice(hand)
 
     def inject(self, condition, robot, gain=1.0):
         """The condition f[B,t,h,W,M+C] with the robot's mask and latent written into it."""
@@ -135,19 +130,6 @@ class Kinema4D(nn.Module):
         tokens = self.dit.embed(x)
         domain = jnp.repeat(self.domain, tokens.shape[3] // self.config.modalities, axis=0)
         return tokens + domain.astype(tokens.dtype)
-
-
-class Choice(nn.Module):
-    """hand f[B,N] -> f32[B,t] in 0..1. It sees nothing of colours, cameras and tables, and
-    so cannot learn the few that recordings show."""
-
-    frames: int  # t
-
-    @nn.compact
-    def __call__(self, hand):
-        for i in (1, 2):
-            hand = nn.gelu(Linear(128, name=f"in{i}")(hand))
-        return nn.sigmoid(Linear(self.frames, name="out")(hand))
 
 
 class RobotTokens(nn.Module):
@@ -191,9 +173,9 @@ def _check(config: Kinema4DConfig, noisy, condition, robot) -> None:
             f"{[t, h, config.modalities * w]} ({config.modalities} modalities of "
             f"robot_grid {config.robot_grid} x robot_patch {config.robot_patch})"
         )
-    robot_channels = config.mask_channels + config.channels
+    C, robot_channels = config.channels, config.mask_channels + config.channels
     for name, x, modalities, channels in (
-        ("condition", condition, config.modalities, robot_channels),
+        ("condition", condition, config.modalities, robot_channels + config.guesses * C),
         ("robot condition", robot, config.robot_modalities, robot_channels),
     ):
         need = (B, t, h, modalities * w, channels)

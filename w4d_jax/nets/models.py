@@ -43,7 +43,7 @@ def kinema4d(config: Kinema4DConfig) -> Shapes:
     found = shapes(
         Kinema4D(config).init,
         (*grid, wide, config.channels),
-        (*grid, wide, known),
+        (*grid, wide, known + config.guesses * config.channels),
         (*grid, narrow, known),
         (1,),
         image,
