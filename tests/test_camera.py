@@ -100,12 +100,17 @@ def test_resizing_moves_pixels_and_not_rays():
     np.testing.assert_allclose(fewer, four, atol=1e-5)
 
 
-def test_the_ground_is_where_rays_meet_it():
-    depth = ground_depth(K, POSE, 4.0, 48, 64)
+@pytest.mark.parametrize("altitude", [0.0, 0.2])
+def test_the_ground_is_where_rays_meet_it(altitude):
+    depth = ground_depth(K, POSE, 4.0, (48, 64), altitude)
     points = to_world(pointmap(depth, K)[None], POSE)[0]
     near = np.asarray(depth) < 4.0
     assert 0.05 < near.mean() < 0.95
-    np.testing.assert_allclose(points[near][:, 2], 0, atol=1e-5)
+    np.testing.assert_allclose(points[near][:, 2], altitude, atol=1e-5)
     # Where the limit stands, the plane is further off or above the ray.
-    eye = np.asarray(se3.invert(jnp.asarray(POSE)))[:3, 3]
-    assert ((np.asarray(points)[~near][:, 2] > -1e-5) == (eye[2] > 0)).all()
+    assert (np.asarray(points)[~near][:, 2] > altitude - 1e-5).all()
+
+
+def test_a_camera_below_the_ground_sees_none():
+    above = np.asarray(se3.invert(jnp.asarray(POSE)))[2, 3] + 0.1
+    assert (np.asarray(ground_depth(K, POSE, 4.0, (48, 64), above)) == 4.0).all()

@@ -29,6 +29,15 @@ def test_latent_mask_samples_space_and_unites_time():
         condition.latent_mask(mask[:, :8], (4, 4, 4))
 
 
+def test_cells_with_a_pixel_of_a_mask():
+    mask = np.zeros((1, 9, 8, 8), bool)
+    mask[0, 0, 3, 7] = mask[0, 8, 4, 0] = mask[0, 5, 7, 3] = True
+    expected = np.zeros((1, 3, 2, 2), bool)
+    expected[0, 0, 0, 1] = expected[0, 2, 1, 0] = True
+    np.testing.assert_array_equal(condition.cells_with(mask, (4, 4, 4)), expected)
+    assert condition.cells_with(mask[:, :1], (4, 4, 4)).shape == (1, 1, 2, 2)
+
+
 @pytest.mark.parametrize("ones", [0, 1, 9, 10, 19, 30, 997, 1200])
 def test_soften_takes_the_exact_count_of_ones(ones):
     rng = np.random.default_rng(ones)

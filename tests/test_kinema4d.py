@@ -1,5 +1,7 @@
 """Kinema4D: what the robot may change, sizes."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,19 +51,30 @@ def test_a_fresh_model_is_the_pretrained_one_plus_the_mask(tiny):
 
 
 @pytest.mark.parametrize("crossed", [False, True])
-def test_guesses_are_seen_and_get_gates(crossed):
+def test_a_change_is_seen_and_a_choice_hangs_on_the_hand_alone(crossed):
     size = {"width": 24, "heads": 2, "layers": 1, "ffn": 24, "frequencies": 8}
-    channels = 4 + 5 * (1 + 3 * (1 + crossed))
-    network = dit.DiTConfig(in_channels=channels, out_channels=7, **size)
+    channels = 4 + 5 * (1 + 2 * (1 + crossed))
+    network = dit.DiTConfig(in_channels=channels, out_channels=5, image_dim=7, **size)
     robot = {"robot_width": 6, "robot_patch": 4, "robot_grid": (3, 1, 2)}
-    net = Kinema4D(Kinema4DConfig(network, "act", crossed, guesses=2, **robot))
-    x = draw((1, 3, 4, 16, 5)), draw((1, 3, 4, 16, 19), 1), draw((1, 3, 4, 16, 9), 2)
-    params = jit(net.init)(jax.random.key(0), *x, np.float32([500]))
-    params["params"]["dit"]["head"]["out"]["kernel"] = draw((24, 28))
-    made = jit(net.apply)(params, *x, np.float32([500]))
-    assert made.shape == (1, 3, 4, 16, 2 + 5)
-    x[1][..., 14:] += 1
-    assert np.abs(jit(net.apply)(params, *x, np.float32([500])) - made).max() > 1e-3
+    net = Kinema4D(Kinema4DConfig(network, "act", crossed, outcomes=True, **robot))
+    time, hand = np.float32([500]), draw((1, 1, 7), 3)
+    x = draw((1, 3, 4, 16, 5)), draw((1, 3, 4, 16, 14), 1), draw((1, 3, 4, 16, 9), 2)
+    params = jit(net.init)(jax.random.key(0), *x, time, hand)
+    params["params"]["dit"]["head"]["out"]["kernel"] = draw((24, 20))
+    made = jit(net.apply)(params, *x, time, hand)
+    assert made.shape == (1, 3, 4, 16, 5)
+    x[1][..., 9:] += 1
+    assert np.abs(jit(net.apply)(params, *x, time, hand) - made).max() > 1e-3
+    hands = draw((6, 1, 7), 4)
+    left = jit(partial(net.apply, method="choose"))(params, hands)
+    assert left.shape == (6,) and (left > 0).all() and (left < 1).all()
+    assert np.ptp(left) > 1e-3
+    params["params"] |= jax.tree.map(
+        jnp.zeros_like, {k: x for k, x in params["params"].items() if k != "choice"}
+    )
+    np.testing.assert_array_equal(
+        jit(partial(net.apply, method="choose"))(params, hands), left
+    )
 
 
 @pytest.mark.parametrize(

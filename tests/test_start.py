@@ -36,6 +36,7 @@ def config_of(home, rank=RANK, **model):
     with config.unlocked():
         config.lora = {"rank": rank, "alpha": ALPHA}
         config.model.dit.ffn = 48
+        config.condition.outcomes = False  # the authors' files have no place for a choice
         config.model.update(model)
         config.data.store.test = config.data.store.train
     return config

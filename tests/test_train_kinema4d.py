@@ -130,68 +130,92 @@ def test_nothing_from_the_future(home, batch, fill, outcomes, geometry):
     assert not np.array_equal(moved.robot, known.robot)
 
 
-class Gates:
-    """A network of no weights that puts out a gate alone, f[...] for every cell."""
+class Chooser:
+    """A network of no weights that adds nothing to what it chooses: left f[] or f[B]."""
 
-    def __init__(self, net, gates):
-        self.config, self.gates = net.config, jnp.asarray(gates, jnp.float32)
+    def __init__(self, net, left):
+        self.config, self.left = net.config, jnp.asarray(left, jnp.float32)
 
-    def apply(self, variables, x, condition, robot, time, image, gain=1.0):
-        gates = jnp.broadcast_to(self.gates, x.shape[:-1])[..., None]
-        return jnp.concatenate([gates, jnp.zeros_like(x)], -1)
+    def apply(self, variables, x, *told, method=None, gain=1.0):
+        if method == "choose":
+            return jnp.broadcast_to(self.left, len(x))
+        return jnp.zeros_like(x)
 
 
-def test_a_gate_says_whether_nothing_is_taken_along(home, batch):
+def test_a_sample_is_one_outcome(home, batch):
     flow = {"prediction": "residual"}
     task = method(home, condition=DRAWN, flow=flow, sampler={"steps": 1})
     _, frozen = drawn(task)
     left, guess = task.left(frozen, batch), task.guess(frozen, batch)
-    for gate, want in ((1.0, left), (0.6, left), (0.4, guess), (0.0, guess)):
-        gated = dataclasses.replace(task, net=Gates(task.net, gate))
-        made = gated.sample({}, frozen, batch, jax.random.key(0))
-        np.testing.assert_allclose(made.rgb, want.rgb, atol=1e-4)
-        np.testing.assert_allclose(made.pointmap, want.pointmap, atol=1e-4)
+
+    def made(choice):
+        chooser = dataclasses.replace(task, net=Chooser(task.net, choice))
+        return chooser.sample({}, frozen, batch, jax.random.key(0))
+
+    for choice, want in ((1.0, left), (0.6, left), (0.4, guess), (0.0, guess)):
+        np.testing.assert_allclose(made(choice).rgb, want.rgb, atol=1e-4)
+        np.testing.assert_allclose(made(choice).pointmap, want.pointmap, atol=1e-4)
     assert np.abs(left.rgb - guess.rgb).max() > 0.1
-    cells = np.random.default_rng(0).random(guess.latent.shape[:-1])
-    mixed = dataclasses.replace(task, net=Gates(task.net, cells))
-    made = np.asarray(mixed.sample({}, frozen, batch, jax.random.key(0)).latent)
-    either = [
-        np.abs(made - np.asarray(video.latent)).max((2, 3, 4)) < 1e-4
-        for video in (left, guess)
-    ]
-    assert (either[0] | either[1]).all()  # each frame is one of the two, whole
+    mixed = made([0.2, 0.7]).latent
+    for clip, want in enumerate((guess, left)):
+        np.testing.assert_allclose(mixed[clip], want.latent[clip], atol=1e-4)
     before = method(home, condition=DRAWN | {"outcomes": False}, flow=flow)
     untouched = before.guess(frozen, batch)
     np.testing.assert_allclose(left.rgb, untouched.rgb, atol=1e-4)
 
 
-def test_gates_learn_how_far_changes_come_true(home, batch):
-    """Their loss is that of the changes alone, by formula, and no other reaches them."""
-    flow = {"prediction": "residual", "robot_weight": 0.3}
+def test_a_choice_learns_what_came_true_where_the_thing_stood(home, batch):
+    """Its loss by formula, beside that of the network, which starts from the truth."""
+    flow = {"prediction": "residual", "robot_weight": 1.0}
     task = method(home, condition=DRAWN, flow=flow)
     _, frozen = drawn(task)
     joint = task.joint.bound(frozen)
-    known = joint.known(batch)
-    latents = joint.encode(batch), joint.anchor(known), *joint.changes(known)
-    x0, anchor, change = (np.asarray(x, np.float64) for x in latents)
-    weight = np.where(joint.robot_cells(batch) > 0, 0.3, 1.0)
-    weight = np.broadcast_to(weight, x0.shape)
-    off = x0 - anchor - 0.3 * change
-
-    def mean(x):
-        each = (weight * x).sum((1, 2, 3, 4)) / weight.sum((1, 2, 3, 4))
-        return each.mean()
 
     @jax.jit
     @partial(jax.value_and_grad, has_aux=True)
-    def loss(gate):
-        gated = dataclasses.replace(task, net=Gates(task.net, gate))
-        return gated.loss({}, frozen, batch, jax.random.key(0))
+    def loss(left, batch):
+        chooser = dataclasses.replace(task, net=Chooser(task.net, left))
+        return chooser.loss({}, frozen, batch, jax.random.key(0))
 
-    (total, errors), slope = loss(0.3)
-    assert errors["outcome_error"] == pytest.approx(mean(off**2), rel=1e-4)
-    assert total == pytest.approx(mean((x0 - anchor) ** 2) + mean(off**2), rel=1e-4)
-    assert slope == pytest.approx(mean(-2 * off * change), rel=1e-3)
+    known = joint.known(batch)
+    anchor, change = (np.asarray(f(known)) for f in (joint.anchor, joint.change))
+    stood = np.broadcast_to(np.asarray(known.stood)[..., None], change.shape)
+    assert 0 < stood.mean() < 0.5 and ((stood * change) != 0).any((1, 2, 3, 4)).all()
+    elsewhere = np.random.default_rng(0).normal(size=change.shape) * ~stood
+    came = np.float32([0, 1])  # the second thing is left
+    for mix in (0.8, 1.0):
+        part = np.abs(came - 1 + mix)[:, None, None, None, None]
+        video = anchor + part * change + elsewhere
+        encoded = joint.encodings(batch) | latents(joint, video)
+        (total, errors), slope = loss(0.3, encoded)
+        off = np.square(0.3 - came).mean()
+        assert errors["outcome_error"] == pytest.approx(off, rel=1e-3)
+        assert slope == pytest.approx((2 * (0.3 - came)).mean(), rel=1e-3)
+        rest = np.square(video - anchor - came[:, None, None, None, None] * change).mean()
+        assert total == pytest.approx(rest + off, rel=1e-3)
+
+
+def latents(joint, video):
+    """A video as it is learned, f[B,t,h,2w,C], as encoded clips hold it."""
+    c = joint.condition
+    rgb, points = np.split(np.asarray(video, np.float32), 2, axis=3)
+    points = points * c.pointmap_std + c.pointmap_mean
+    return {"rgb_latent": rgb * c.rgb_std, "pointmap_latent": points}
+
+
+def test_only_the_height_over_the_ground_counts(home, batch):
+    """Table, camera and hand a foot higher up: all that the network is told stays."""
+    lifted = {name: np.array(batch[name]) for name in ("actions", "cam_from_world")}
+    lifted["actions"][..., 2] += 0.3
+    lifted["cam_from_world"][..., :3, 3] -= 0.3 * batch["cam_from_world"][..., :3, 2]
+
+    def known(ground, batch):
+        task = method(home, condition=DRAWN | {"ground": ground})
+        return task.joint.bound(drawn(task)[1]).known(batch)
+
+    there, here = known(0.3, batch | lifted), known(0.0, batch)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), there, here)
+    assert np.abs(known(0.0, batch | lifted).image - here.image).max() > 1
 
 
 def test_encode_decode(home, batch):
@@ -207,11 +231,13 @@ class Counted:
     def __init__(self, net, scale=0.3):
         self.config, self.calls, self.scale = net.config, 0, scale
 
-    def apply(self, variables, x, condition, robot, time, image, gain=1.0):
+    def apply(self, variables, x, *told, method=None, gain=1.0):
+        if method == "choose":
+            return jnp.zeros(len(x))
+        _, robot, time, _ = told
         self.calls += 1
         seen = gain * robot.mean() + jnp.cos(time / 1000)[:, None, None, None, None]
-        x = self.scale * jnp.tanh(x + seen)
-        return jnp.pad(x, ((0, 0),) * 4 + ((self.config.guesses, 0),))  # gates shut
+        return self.scale * jnp.tanh(x + seen)
 
 
 @pytest.mark.parametrize("solver", ["euler", "unipc"])

@@ -11,8 +11,10 @@ A record is an .npz of one view of one clip, cut to size:
     condition_latent f16[t,h,2w,C]             what the first image makes known
     blind_latent f16[t,h,2w,C]                 the same without the robot's motion, where
                                                that is something else
-    outcome_latent f16[t,h,2w,GC]              guesses of train/outcome.py, where drawn
-    robot_cells u8[thw / 8]                    which cells show the robot, a bit each
+    outcome_latent f16[t,h,2w,C]               its change if the hand takes nothing along
+    outcome_cells u8[thw / 8]                  where that would have stood, a bit each cell;
+                                               both only where train/outcome.py draws
+    robot_cells u8[thw / 8]                    which cells show the robot, likewise
     image f16[I,D]                             tokens of the first image, if asked for
 
 Latents are the codec's own: how a task scales them is not in the files.
@@ -36,7 +38,7 @@ class Encoded(NamedTuple):
     """One item, to be packed."""
 
     id: str  # "clip/view"
-    arrays: dict[str, np.ndarray]  # robot_cells still bool[t,h,w]
+    arrays: dict[str, np.ndarray]  # cells still bool[t,h,w]
 
 
 def pack(item: Encoded) -> bytes:
@@ -45,8 +47,8 @@ def pack(item: Encoded) -> bytes:
         if x.dtype.kind == "f" and not np.isfinite(x).all():
             raise InputError(f"clip {item.id}: {name} holds NaN or infinity")
     file = io.BytesIO()
-    cells = np.packbits(item.arrays["robot_cells"])
-    np.savez(file, **{**item.arrays, "robot_cells": cells, "id": np.array(item.id)})
+    bits = {k: np.packbits(x) for k, x in item.arrays.items() if x.dtype == bool}
+    np.savez(file, **{**item.arrays, **bits, "id": np.array(item.id)})
     return file.getvalue()
 
 
@@ -56,8 +58,12 @@ def unpack(record: bytes) -> dict[str, Any]:
         with np.load(io.BytesIO(record), allow_pickle=False) as file:
             item: dict[str, Any] = {name: file[name] for name in file.files}
         grid = item["rgb_latent"].shape[:3]
-        cells = np.unpackbits(item["robot_cells"])[: np.prod(grid)].reshape(grid)
-        return {**item, "robot_cells": cells.astype(bool), "id": str(item["id"])}
+        cells = {
+            k: np.unpackbits(x, count=np.prod(grid)).reshape(grid).astype(bool)
+            for k, x in item.items()
+            if k.endswith("_cells")
+        }
+        return {**item, **cells, "id": str(item["id"])}
     # zipfile and numpy have a dozen types between them for a damaged file.
     except Exception as error:
         raise InputError(f"no encoded clip, or damaged ({error!r})") from error

@@ -41,12 +41,14 @@ def to_camera(points, cam_from_world):
     return jnp.einsum("tij,thwj->thwi", R, points, precision="highest") + t[:, None, None]
 
 
-def ground_depth(K, cam_from_world, limit, height: int, width: int):
-    """Depth of the world's plane z = 0, `limit` where the ray meets it later or never.
+def ground_depth(K, cam_from_world, limit, size: tuple[int, int], altitude: float = 0.0):
+    """Depth of the world's plane z = altitude, `limit` where the ray meets it later or
+    never, and everywhere for a camera below it.
 
-    K f[3,3], cam_from_world f[4,4], limit f[] metres -> f[H,W] metres.
+    K f[3,3], cam_from_world f[4,4], limit f[] metres; size: H, W -> f[H,W] metres.
     """
     up, origin = cam_from_world[:3, 2], cam_from_world[:3, 3]
-    down = -jnp.einsum("hwi,i->hw", pixel_rays(K, height, width), up, precision="highest")
-    eye = -jnp.dot(up, origin, precision="highest")  # the camera's height over the plane
-    return jnp.where(down * limit > eye, eye / jnp.maximum(down, 1e-9), limit)
+    down = -jnp.einsum("hwi,i->hw", pixel_rays(K, *size), up, precision="highest")
+    eye = -jnp.dot(up, origin, precision="highest") - altitude  # height over the plane
+    met = (eye > 0) & (down * limit > eye)
+    return jnp.where(met, eye / jnp.maximum(down, 1e-9), limit)

@@ -88,6 +88,15 @@ def latent_mask(mask, stride: tuple[int, int, int]):
     return jnp.concatenate([mask[:, :1], later], 1)
 
 
+def cells_with(mask, stride: tuple[int, int, int]):
+    """Which latent cells bool[B,t,h,w] hold a pixel of the mask bool[B,T,H,W]."""
+    B, T, H, W = mask.shape
+    t, h, w = latent_shape(T, H, W, stride)
+    mask = mask.reshape(B, T, h, stride[1], w, stride[2]).any((3, 5))
+    later = mask[:, 1:].reshape(B, t - 1, stride[0], h, w).any(2)
+    return jnp.concatenate([mask[:, :1], later], 1)
+
+
 def soften(key, mask, share: float = 0.1):
     """Training's soft mask: int(share x ones) of the ones, drawn without replacement over
     the whole batch, become 0.5, so that the network does not trust the mask blindly."""

@@ -12,12 +12,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from w4d_jax.nets.dit import DiT, DiTConfig, wan_14b_i2v
-from w4d_jax.nets.ops import LayerNorm, PatchLinear, rope, zeros
+from w4d_jax.nets.ops import LayerNorm, Linear, PatchLinear, rope, zeros
 from w4d_jax.types import InputError
 
 # What the paper trains: low-rank pairs on these modules, and these subtrees in full.
 LORA_TARGETS = r"dit/blocks/(self|cross)/[qkvo]"
-ADDED = ("domain", "robot_tokens", "robot_latent")
+ADDED = ("domain", "robot_tokens", "robot_latent", "choice")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,15 +29,15 @@ class Kinema4DConfig:
     reference leaves it to attention to find the same place in the other half; learning that
     takes a small network longer than anything else.
 
-    guesses: further latents that come with the condition, each a change that may come true
-    or not. The network says of each how far it does, cell by cell: what is already drawn
-    has only to be chosen, not painted through D channels.
+    outcomes: with the condition comes a further latent, what changes of it if another
+    outcome comes true. Which of the two it is, a small network of its own says beforehand,
+    from the image tokens alone, which are then what the hand does and sees.
     """
 
     dit: DiTConfig
     variant: str = "pm"
     crossed: bool = False
-    guesses: int = 0
+    outcomes: bool = False
     modalities: int = 2
     mask_channels: int = 4  # video frames of one latent frame
     robot_width: int = 128
@@ -48,20 +48,27 @@ class Kinema4DConfig:
         object.__setattr__(self, "robot_grid", tuple(self.robot_grid))
         if self.variant not in ("pm", "act"):
             raise InputError(f"variant={self.variant!r}: need pm or act")
-        told = 1 + self.guesses
+        told = 2 if self.outcomes else 1
         latents = 1 + (2 * told if self.crossed else told)
         need = latents * self.channels + self.mask_channels
         if self.dit.in_channels != need:
             raise InputError(
                 f"in_channels={self.dit.in_channels}: need {need} (mask "
                 f"{self.mask_channels}, {latents} latents of {self.channels} with "
-                f"crossed={self.crossed}, guesses={self.guesses})"
+                f"crossed={self.crossed}, outcomes={self.outcomes})"
             )
+        if self.outcomes and not self.dit.image_dim:
+            raise InputError("outcomes with image_dim=0: need tokens of what the hand sees")
 
     @property
     def channels(self) -> int:
-        """C of a latent. The transformer puts out a gate for each guess, then a latent."""
-        return self.dit.out_channels - self.guesses
+        """C of a latent."""
+        return self.dit.out_channels
+
+    @property
+    def told_channels(self) -> int:
+        """Of a condition: mask, latent of the first frame, change."""
+        return self.mask_channels + self.channels * (2 if self.outcomes else 1)
 
     @property
     def robot_modalities(self) -> int:
@@ -81,12 +88,12 @@ def kinema4d_14b() -> dict:
 class Kinema4D(nn.Module):
     """The velocity (or whatever it is trained for) of a joint latent, given the robot.
 
-    noisy f[B,t,h,W,C], condition f[B,t,h,W,M+C+GC] (mask, latent of the first frame, then
-    G guesses), robot f[B,t,h,w,M+C] (mask, then latent of the robot alone), time f[B] in
-    0..1000, image f[B,I,image_dim] or None -> f32[B,t,h,W,G+C], gates first. W is the joint
-    width: `modalities` x one width; the robot's w is `robot_modalities` x one width. `gain`
-    f[] scales the robot's projection: 2 is the second forward of the authors' sampler (it
-    adds it twice).
+    noisy f[B,t,h,W,C], condition f[B,t,h,W,M+C] (mask, then latent of the first frame; with
+    `outcomes` M+2C, its change last), robot f[B,t,h,w,M+C] (mask, then latent of the robot
+    alone), time f[B] in 0..1000, image f[B,I,image_dim] or None -> f32[B,t,h,W,C]. W is the
+    joint width: `modalities` x one width; the robot's w is `robot_modalities` x one width.
+    `gain` f[] scales the robot's projection: 2 is the second forward of the authors'
+    sampler (it adds it twice).
     """
 
     config: Kinema4DConfig
@@ -100,18 +107,27 @@ class Kinema4D(nn.Module):
         )
         shape = (config.modalities, config.dit.width)
         self.domain = self.param("domain", zeros, shape, jnp.float32)
+        if config.outcomes:
+            self.choice = Choice()
 
     def __call__(self, noisy, condition, robot, time, image=None, gain=1.0):
         config = self.config
         _check(config, noisy, condition, robot)
+        if config.outcomes and self.is_initializing():
+            self.choose(image)
         known = condition[..., config.mask_channels :]
-        condition, guesses = jnp.split(condition, [robot.shape[-1]], axis=-1)
-        x = [noisy, self.inject(condition, robot, gain), guesses]
+        condition, change = jnp.split(condition, [robot.shape[-1]], axis=-1)
+        x = [noisy, self.inject(condition, robot, gain), change]
         if config.crossed:
             x.append(jnp.roll(known, known.shape[3] // config.modalities, axis=3))
         tokens = self.embed(jnp.concatenate(x, -1))
         phases = joint_rope(tokens.shape[1:4], config)
         return self.dit.transform(tokens, phases, time, self.robot_tokens(robot), image)
+
+    def choose(self, image):
+        """image f[B,I,image_dim] -> f32[B] in 0..1: how sure it is that the change that the
+        condition brings comes true."""
+        return self.choice(image)
 
     def inject(self, condition, robot, gain=1.0):
         """The condition f[B,t,h,W,M+C] with the robot's mask and latent written into it."""
@@ -130,6 +146,18 @@ class Kinema4D(nn.Module):
         tokens = self.dit.embed(x)
         domain = jnp.repeat(self.domain, tokens.shape[3] // self.config.modalities, axis=0)
         return tokens + domain.astype(tokens.dtype)
+
+
+class Choice(nn.Module):
+    """image f[B,I,image_dim] -> f32[B] in 0..1. It sees no colours, cameras or tables, and
+    so cannot learn the few that recordings show."""
+
+    @nn.compact
+    def __call__(self, image):
+        x = image.reshape(len(image), -1)
+        for i in (1, 2):
+            x = nn.gelu(Linear(128, name=f"in{i}")(x))
+        return nn.sigmoid(Linear(1, name="out")(x)[:, 0])
 
 
 class RobotTokens(nn.Module):
@@ -173,9 +201,9 @@ def _check(config: Kinema4DConfig, noisy, condition, robot) -> None:
             f"{[t, h, config.modalities * w]} ({config.modalities} modalities of "
             f"robot_grid {config.robot_grid} x robot_patch {config.robot_patch})"
         )
-    C, robot_channels = config.channels, config.mask_channels + config.channels
+    robot_channels = config.mask_channels + config.channels
     for name, x, modalities, channels in (
-        ("condition", condition, config.modalities, robot_channels + config.guesses * C),
+        ("condition", condition, config.modalities, config.told_channels),
         ("robot condition", robot, config.robot_modalities, robot_channels),
     ):
         need = (B, t, h, modalities * w, channels)

@@ -38,13 +38,12 @@ def kinema4d(config: Kinema4DConfig) -> Shapes:
     grid = 1, t, h * config.robot_patch
     wide = w * config.robot_patch * config.modalities
     narrow = w * config.robot_patch * config.robot_modalities
-    known = config.mask_channels + config.channels
     image = (1, 1, dit.image_dim) if dit.image_dim else None
     found = shapes(
         Kinema4D(config).init,
         (*grid, wide, config.channels),
-        (*grid, wide, known + config.guesses * config.channels),
-        (*grid, narrow, known),
+        (*grid, wide, config.told_channels),
+        (*grid, narrow, config.mask_channels + config.channels),
         (1,),
         image,
     )

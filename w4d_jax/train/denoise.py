@@ -1,9 +1,8 @@
 """What methods that denoise a latent share: the loss at a random noise level, the draw.
 
-A method brings its network as `net(x, time) -> output, beside`, conditions inside, x
-f[B,...] and time f[B] in 0..1000; beside is whatever else its loss wants of it, or None.
-`anchor` f[B,...] is what it knows of x0 beforehand, which prediction "residual" starts from
-(train/flow.py).
+A method brings its network as `net(x, time)`, conditions inside, x f[B,...] and time f[B]
+in 0..1000. `anchor` f[B,...] is what it knows of x0 beforehand, which prediction "residual"
+starts from (train/flow.py).
 """
 
 import dataclasses
@@ -25,7 +24,7 @@ from w4d_jax.sample.solver import (
 from w4d_jax.train import flow
 from w4d_jax.train.flow import Estimate
 
-Net = Callable[[Any, Any], tuple[Any, Any]]
+Net = Callable[[Any, Any], Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,15 +51,14 @@ class SamplerConfig:
 
 
 def losses(config: FlowConfig, net: Net, x0, key, anchor: Any = 0.0, weight: Any = 1.0):
-    """Flow matching: the loss of each sample f32[B], what was believed of x0 f[B,...], and
-    what the network said beside it.
+    """Flow matching: the loss of each sample f32[B], and what was believed of x0 f[B,...].
 
     weight: broadcasts against x0 and is normalised away.
     """
     level, noise = jax.random.split(key)
     sigma = flow.uniform_sigma(level, x0.shape[0], config.shift)
     eps = jax.random.normal(noise, x0.shape)
-    believed, beside = estimate(config, net, flow.noised(x0, eps, sigma), sigma, anchor)
+    believed = estimate(config, net, flow.noised(x0, eps, sigma), sigma, anchor)
     if config.prediction == "velocity":
         each = flow.velocity_loss(believed.velocity, x0, eps, weight)
     else:
@@ -68,18 +66,17 @@ def losses(config: FlowConfig, net: Net, x0, key, anchor: Any = 0.0, weight: Any
     if config.levels == "bell":
         table = flow.training_table(shift=config.shift)
         each = each * jnp.interp(sigma, table.sigmas[::-1], flow.bell_weights(table)[::-1])
-    return each, believed.clean, beside
+    return each, believed.clean
 
 
 def estimate(
     config: FlowConfig, net: Net, x, sigma, anchor: Any = 0.0, time=None
-) -> tuple[Estimate, Any]:
-    """What the network believes at x f[B,...] and sigma f[B], and what it says beside;
-    time: 1000 sigma if None."""
+) -> Estimate:
+    """What the network believes at x f[B,...] and sigma f[B]; time: 1000 sigma if None."""
     time = 1000 * sigma if time is None else time
     residual = config.prediction == "residual"
-    output, beside = net(flow.shown(x, sigma, anchor) if residual else x, time)
-    return flow.estimate(config.prediction, output, x, sigma, anchor), beside
+    output = net(flow.shown(x, sigma, anchor) if residual else x, time)
+    return flow.estimate(config.prediction, output, x, sigma, anchor)
 
 
 def field(config: FlowConfig, net: Net, anchor: Any = 0.0) -> Callable:
@@ -87,7 +84,7 @@ def field(config: FlowConfig, net: Net, anchor: Any = 0.0) -> Callable:
 
     def velocity(x, sigma, timestep):
         sigma, time = (jnp.full(x.shape[0], value) for value in (sigma, timestep))
-        return estimate(config, net, x, sigma, anchor, time)[0].velocity
+        return estimate(config, net, x, sigma, anchor, time).velocity
 
     return velocity
 

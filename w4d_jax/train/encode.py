@@ -50,6 +50,7 @@ def settings(config) -> dict[str, Any]:
         "variant": model["variant"],
         "fill": condition["fill"],
         "geometry": condition["geometry"],
+        "ground": condition.get("ground", 0.0),
         "outcomes": condition.get("outcomes", False),
         **weights(config),
     }

@@ -19,7 +19,7 @@ from w4d_jax.nets.codec import Codec
 from w4d_jax.nets.condition import unit
 from w4d_jax.nets.grid import latent_shape
 from w4d_jax.train.flow import over
-from w4d_jax.train.outcome import Drawing, hand_tokens, outcomes
+from w4d_jax.train.outcome import Drawing, hand_sees, outcomes
 from w4d_jax.types import InputError
 
 
@@ -34,11 +34,14 @@ class Video(NamedTuple):
 class Known(NamedTuple):
     """What the network is told; channels last, modalities joined along the width."""
 
-    condition: Any  # f32[B,t,h,2w,M+C+GC] mask, latent of the first frame, guesses
+    condition: Any  # f32[B,t,h,2w,M+C] mask, latent of the first frame
     robot: Any  # f32[B,t,h,w,M+C] mask, then the latent of the robot alone; 2w for "act"
     blind: Any  # the condition of one who does not know the robot's motion
     image: Any = None  # f32[B,I,image_dim] tokens of the first image, if the network looks
     blind_image: Any = None  # the tokens of one who does not know the robot's motion
+    # With condition.outcomes (train/outcome.py): the thing is taken, and
+    change: Any = None  # f32[B,t,h,2w,C] what of the latent changes if it is left
+    stood: Any = None  # bool[B,t,h,2w] where it stood
 
     def withheld(self, kept) -> "Known":
         """Without the robot where kept f[B] is 0: the other half of guidance."""
@@ -46,12 +49,26 @@ class Known(NamedTuple):
         def known(x, blind):
             return jnp.where(over(kept, x) > 0, x, blind)
 
-        image = self.image
+        image, change = self.image, self.change
         return self._replace(
             condition=known(self.condition, self.blind),
             robot=self.robot * over(kept, self.robot),
             image=None if image is None else known(image, self.blind_image),
+            change=None if change is None else change * over(kept, change),
         )
+
+    def settled(self, left) -> "Known":
+        """With the thing left in the condition's latent, where left f[B] is 1."""
+        mask = self.condition.shape[-1] - self.change.shape[-1]
+        change = jnp.pad(
+            over(left, self.change) * self.change, ((0, 0),) * 4 + ((mask, 0),)
+        )
+        return self._replace(condition=self.condition + change)
+
+    def told(self):
+        """The condition as the network takes it, f32[B,t,h,2w,M+C or M+2C]."""
+        parts = [self.condition] + ([] if self.change is None else [self.change])
+        return jnp.concatenate(parts, -1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,14 +78,16 @@ class ConditionConfig:
     fill: what follows the first image in the condition's video: "grey"; "held", the image
     itself; "drawn", the image with the robot taken away and drawn where it will be.
     geometry: what stands in for the unknown first pointmap: "ramp", one for all cameras, or
-    "ground", the plane that the robot stands on, as this camera sees it.
-    outcomes: the guess is drawn as if the hand took along what it met; the network is shown
-    what changes if it does not, and looks at what the hand sees (train/outcome.py). Takes
-    fill "drawn" and a codec in which changes add up.
+    "ground", a level plane, as this camera sees it.
+    ground: what things stand on, metres over the robot's base.
+    outcomes: two guesses are drawn, as if the hand took along what it met and as if not; a
+    small network that looks at what the hand sees chooses (train/outcome.py). Takes fill
+    "drawn" and a codec in which changes add up.
     """
 
     fill: Literal["grey", "held", "drawn"] = "grey"
     geometry: Literal["ramp", "ground"] = "ramp"
+    ground: float = 0.0
     outcomes: bool = False
     # Share of samples that train without the robot, for real guidance; with 1 it is never
     # shown, in sampling neither.
@@ -167,18 +186,23 @@ class Joint:
         mask = jnp.asarray(given.first_frame_mask(self.grid, M))
         mask = jnp.broadcast_to(mask, (len(cells), *mask.shape))
         blind = told.get("blind_latent", told["condition_latent"])
-        guesses = [told["outcome_latent"]] if self.condition.outcomes else []
-        condition = jnp.concatenate([mask, told["condition_latent"], *guesses], -1)
-        blind = jnp.concatenate([mask, blind, *map(jnp.zeros_like, guesses)], -1)
+        condition = jnp.concatenate([mask, told["condition_latent"]], -1)
+        blind = jnp.concatenate([mask, blind], -1)
         image = self.image_tokens(batch)
         known = Known(condition, robot, blind, image, self.blind_tokens(image))
+        if self.condition.outcomes:
+            cells = told["outcome_cells"]
+            stood = jnp.concatenate([cells, cells], axis=3)
+            known = known._replace(change=told["outcome_latent"], stood=stood)
         never = self.condition.drop == 1
         return known.withheld(jnp.zeros(len(cells))) if never else known
 
     def told(self, batch):
-        """The latents of what is known, f32[B,t,h,w or 2w,C] each."""
+        """The latents of what is known, f32[B,t,h,w or 2w,C] each; where outcomes are drawn
+        also the cells, bool[B,t,h,w], in which the thing stood."""
         if "condition_latent" in batch:
-            return latents_of(batch)
+            cells = {k: batch[k] for k in batch.keys() & {"outcome_cells"}}
+            return latents_of(batch) | cells
         norms, act = normalisers(batch), self.variant == "act"
         points, seen = jax.vmap(control_signal)(batch["robot_depth"], batch["K"], norms)
         rgb = unit(batch["robot_rgb"])
@@ -195,7 +219,8 @@ class Joint:
             bare = uncovered(colours[:, 0], seen[:, 0])
             scene = Drawing(colours.at[:, 1:].set(bare[:, None]), ground)
             if self.condition.outcomes:
-                scene, left = outcomes(*scene, batch, norms)
+                scene, left, stood = outcomes(*scene, batch, norms)
+                latents["outcome_cells"] = given.cells_with(stood, self.codec.stride)
                 nothing = jax.tree.map(jnp.zeros_like, robot)
                 change = jax.tree.map(jnp.subtract, left, scene)
                 latents["outcome_latent"] = self.drawn(change, nothing, seen)
@@ -219,7 +244,8 @@ class Joint:
             image = batch["image"].astype(jnp.float32)
         elif self.condition.outcomes:
             seen = (batch["robot_depth"][:, 0] > 0).astype(jnp.float32)
-            image = hand_tokens(uncovered(unit(batch["rgb"][:, 0]), seen), batch)
+            bare = uncovered(unit(batch["rgb"][:, 0]), seen)
+            image = hand_sees(bare, batch, self.condition.ground)[:, None]
         elif self.image is None:
             raise InputError(
                 f"batch: no image tokens, model.dit.image_dim={width} looks at them; name "
@@ -255,24 +281,19 @@ class Joint:
         if self.condition.geometry == "ramp":
             ramp = jnp.asarray(2 * given.uniform_pointmap(*size) - 1)
             return jnp.broadcast_to(ramp, (len(batch["K"]), *ramp.shape))
-        depth = jax.vmap(lambda K, pose, far: ground_depth(K, pose, far, *size))(
-            batch["K"], batch["cam_from_world"][:, 0], norms.center[:, 2] + norms.scale
+        far, altitude = norms.center[:, 2] + norms.scale, self.condition.ground
+        depth = jax.vmap(lambda K, pose, far: ground_depth(K, pose, far, size, altitude))(
+            batch["K"], batch["cam_from_world"][:, 0], far
         )
         return jax.vmap(scene_pointmap)(depth, batch["K"], norms)
 
     def anchor(self, known: Known):
         """The first guess, on the scale of what is learned, f32[B,t,h,2w,C]."""
-        return self.scaled(self._latents(known)[0])
+        return self.scaled(known.condition[..., self.codec.stride[0] :])
 
-    def changes(self, known: Known):
-        """What a guess changes if it comes true, on the same scale, for each."""
-        return [self.scaled_change(x) for x in self._latents(known)[1:]]
-
-    def _latents(self, known: Known):
-        """What the condition holds beside its mask: the first guess, then changes."""
-        M, C = self.codec.stride[0], self.codec.channels
-        latents = known.condition[..., M:]
-        return jnp.split(latents, latents.shape[-1] // C, axis=-1)
+    def change(self, known: Known):
+        """What of it changes if the thing is left, f32[B,t,h,2w,C]."""
+        return self.scaled_change(known.change)
 
 
 def latents_of(batch):

@@ -18,7 +18,7 @@ from w4d_jax.train.denoise import FlowConfig, Net, SamplerConfig, draw, field, l
 from w4d_jax.train.image_encoder import build_image_encoder, load_image_encoder
 from w4d_jax.train.joint import ConditionConfig, Joint, Known, Video
 from w4d_jax.train.lora import LoraConfig
-from w4d_jax.train.outcome import hand_width
+from w4d_jax.train.outcome import hand_width, truth
 from w4d_jax.train.start import StartConfig
 from w4d_jax.types import InputError
 
@@ -53,7 +53,7 @@ class Kinema4DTask:
         t, h, w = self.joint.grid
         C, M = self.joint.codec.channels, self.joint.codec.stride[0]
         n = self.net.config.robot_modalities
-        told = M + C + self.net.config.guesses * C
+        told = self.net.config.told_channels
         sizes = [(t, h, 2 * w, C), (t, h, 2 * w, told), (t, h, n * w, M + C)]
         noisy, condition, robot = (jnp.zeros((1, *size)) for size in sizes)
         width = self.joint.image_dim
@@ -83,8 +83,11 @@ class Kinema4DTask:
         return self.start.params(self.net.config, self.lora, params)
 
     def loss(self, params, frozen, batch, key):
-        """Flow matching on the joint latent, and how far its changes come true -> (f32[],
-        squared errors of the clean one)."""
+        """Flow matching on the joint latent, beside the outcome that came true, and the
+        squared error of the choice -> (f32[], both by themselves).
+
+        Beside a choice that may be wrong the network would learn to take some of it back.
+        """
         joint = self.joint.bound(frozen)
         noise, mask, drop = jax.random.split(key, 3)
         x0, known = joint.encode(batch), joint.known(batch)
@@ -92,19 +95,20 @@ class Kinema4DTask:
         robot = soften_robot(mask, known.robot, channels, soft)
         kept = jax.random.bernoulli(drop, 1 - joint.condition.drop, (x0.shape[0],))
         known = known._replace(robot=robot).withheld(kept)
-        net = self.network(self.lora.variables(params, frozen["model"]), known)
+        variables = self.lora.variables(params, frozen["model"])
+        errors, guess = {}, known
+        if joint.condition.outcomes:
+            true = truth(joint.change(known), x0 - joint.anchor(known), known.stood)
+            off = jnp.square(self.left_in(variables, known) - true.left)
+            errors["outcome_error"] = jnp.mean(true.told * off)
+            guess = known.settled(true.left)
+        net, anchor = self.network(variables, guess), joint.anchor(guess)
         given = joint.robot_cells(batch) * flow.over(kept, x0)
         weight: Any = jnp.where(given > 0, self.flow.robot_weight, 1.0)
-        anchor = joint.anchor(known)
-        each, clean, gates = losses(self.flow, net, x0, noise, anchor, weight)
+        each, clean = losses(self.flow, net, x0, noise, anchor, weight)
         rgb, points = jnp.split(jnp.square(clean - x0), 2, axis=3)
-        errors = {"rgb_error": rgb.mean(), "pointmap_error": points.mean()}
-        changes = joint.changes(known)
-        if not changes:
-            return each.mean(), errors
-        learned = gated(gates, changes), x0 - anchor, jnp.ones(len(x0))
-        doubt = flow.clean_loss(*learned, weight=weight).mean()
-        return each.mean() + doubt, errors | {"outcome_error": doubt}
+        total = each.mean() + sum(errors.values())
+        return total, errors | {"rgb_error": rgb.mean(), "pointmap_error": points.mean()}
 
     def guess(self, frozen, batch) -> Video:
         """What is known, drawn as a video: the bar that a network has to clear."""
@@ -116,31 +120,33 @@ class Kinema4DTask:
         it met (`condition.outcomes`)."""
         joint = self.joint.bound(frozen)
         known = joint.known(batch)
-        return joint.decode(joint.anchor(known) + sum(joint.changes(known)))
+        return joint.decode(joint.anchor(known) + joint.change(known))
+
+    def left_in(self, variables, known: Known):
+        """How sure the network is that what the hand met is left: f32[B] in 0..1."""
+        left: Any = self.net.apply(variables, known.image, method="choose")
+        return left
 
     def network(self, variables, known: Known, gain=1.0) -> Net:
-        """The network of `variables`, told what is known -> f[B,t,h,2w,C], the changes that
-        it holds for likely and the rest, and its gates f[B,t,h,2w,G] of the G changes.
-
-        Gates learn by themselves how far each change comes true, the rest what is missing
-        from what they choose, which is what sampling sees.
-        """
-        changes = self.joint.changes(known)
+        """The network of `variables`, told what is known."""
 
         def net(x, time):
-            told = known.condition, known.robot, time, known.image
-            output: Any = self.net.apply(variables, x, *told, gain=gain)
-            gates, rest = jnp.split(output, [len(changes)], axis=-1)
-            chosen = jax.lax.stop_gradient(likelier(gates, changes))
-            return rest + gated(chosen, changes), gates
+            told = known.told(), known.robot, time, known.image
+            return self.net.apply(variables, x, *told, gain=gain)
 
         return net
 
     def sample(self, params, frozen, batch, key) -> Video:
-        """Draws a future for each first frame and robot motion of the batch."""
+        """Draws a future for each first frame and robot motion of the batch.
+
+        In doubt the likelier outcome is drawn, whole. What minimises a squared error is the
+        mean of what may happen, a thing half here and half there; a sample is one of it.
+        """
         joint = self.joint.bound(frozen)
         known = joint.known(batch)
         variables = self.lora.variables(params, frozen["model"])
+        if joint.condition.outcomes:
+            known = known.settled(self.left_in(variables, known) > 0.5)
         x = jax.random.normal(key, (*known.condition.shape[:-1], joint.codec.channels))
 
         def velocity(known, gain=1.0):
@@ -163,27 +169,6 @@ def soften_robot(key, robot, channels: int, share: float):
     )
 
 
-def gated(gates, changes):
-    """Each of G changes f[B,t,h,2w,C] as far as its gate f[B,t,h,2w,G] says: their sum, 0
-    for none."""
-    return sum(gates[..., g : g + 1] * change for g, change in enumerate(changes))
-
-
-def likelier(gates, changes):
-    """1 in the latent frames in which a change comes true rather than not, else 0, for
-    gates f[B,t,h,2w,G] of G changes f[B,t,h,2w,C].
-
-    A cell's gate counts as much as it would change there. What minimises a squared error is
-    the mean of what may happen, a thing half here and half there; a sample is one of it,
-    whole.
-    """
-    if not changes:
-        return gates
-    weight = jnp.stack([jnp.square(change).sum(-1) for change in changes], -1)
-    said = jnp.sum(weight * (gates - 0.5), (2, 3), keepdims=True)
-    return jnp.broadcast_to(said > 0, gates.shape).astype(gates.dtype)
-
-
 def build(config) -> Kinema4DTask:
     """The task of a config."""
     data, model = config["data"], dict(config["model"])
@@ -198,32 +183,32 @@ def build(config) -> Kinema4DTask:
             f"multiples of model.robot_patch={side}"
         )
     known = filled(ConditionConfig, config["condition"], "condition")
-    guesses = int(known.outcomes)
-    if guesses and not (known.fill == "drawn" and isinstance(codec, CosineCodec)):
+    if known.outcomes and not (known.fill == "drawn" and isinstance(codec, CosineCodec)):
         raise InputError(
             f"condition.outcomes with fill={known.fill!r}, codec {type(codec).__name__}: "
             "need fill='drawn' and codec.cosine, in which changes add up"
         )
     learned = filled(RobotFlowConfig, config["flow"], "flow")
-    if guesses and learned.prediction != "residual":
+    if known.outcomes and learned.prediction != "residual":
         raise InputError(
             f"condition.outcomes with flow.prediction={learned.prediction!r}: need "
-            "'residual', what outcomes change of a guess"
+            "'residual', what is missing from the outcome that is chosen"
         )
     dit = model.pop("dit")
-    if guesses and (image or dit.get("image_dim")):
+    if known.outcomes and (image or dit.get("image_dim")):
         raise InputError(
             f"condition.outcomes with image={config.get('image')} and model.dit.image_dim="
             f"{dit.get('image_dim', 0)}: need neither, it looks at what the hand sees"
         )
-    if guesses:
+    if known.outcomes:
         dit = {**dit, "image_dim": hand_width(data["frames"])}
-    told = (1 + guesses) * (2 if model.get("crossed") else 1)  # the other half's too
-    channels = {"in_channels": (1 + told) * C + M, "out_channels": C + guesses}
+    # The other half's too, if crossed.
+    told = (1 + known.outcomes) * (2 if model.get("crossed") else 1)
+    channels = {"in_channels": (1 + told) * C + M, "out_channels": C}
     dit = filled(DiTConfig, {**dit, **channels}, "model.dit")
     start = {name: model.pop(name) for name in ("base", "adapter") if name in model}
     grid = t, h // side, w // side
-    sizes = {"dit": dit, "mask_channels": M, "robot_grid": grid, "guesses": guesses}
+    sizes = {"dit": dit, "mask_channels": M, "robot_grid": grid, "outcomes": known.outcomes}
     net = Kinema4D(filled(Kinema4DConfig, {**model, **sizes}, "model"))
     size = data["frames"], data["height"], data["width"]
     joint = Joint(codec, image, known, net.config.variant, dit.image_dim, *size)

@@ -6,7 +6,9 @@ place is filled in from around it. Two videos, robot left out:
 - taken: the thing goes with the hand (kin/carry.py) and its place is empty.
 - left: the thing stands where it stood.
 
-Its points lie in a plane that faces the camera, a little before its middle.
+Its points lie in a plane that faces the camera, a little before its middle. Which of the
+two comes true is told by where it stood: there both are drawn to the pixel, while where it
+goes a drawing may well be beside it, and then agrees with nothing.
 
 Nothing of this looks at the future: the first image, the cameras and the actions make it.
 """
@@ -30,9 +32,15 @@ class Drawing(NamedTuple):
     pointmap: Any
 
 
-def outcomes(still, ground, batch, norms: Normaliser) -> tuple[Drawing, Drawing]:
-    """(taken, left). still f[B,T,H,W,3], the first image with the robot taken away; ground
-    f[B,T,H,W,3], its stand-in pointmap; batch: K, cam_from_world and actions."""
+class Outcomes(NamedTuple):
+    taken: Drawing
+    left: Drawing
+    stood: Any  # bool[B,T,H,W] where the thing was that the hand holds, or would
+
+
+def outcomes(still, ground, batch, norms: Normaliser) -> Outcomes:
+    """still f[B,T,H,W,3], the first image with the robot taken away; ground f[B,T,H,W,3],
+    its stand-in pointmap; batch: K, cam_from_world and actions."""
     told = batch["K"], batch["cam_from_world"], batch["actions"], norms
     return jax.vmap(_of_clip)(still, ground, *told)
 
@@ -60,33 +68,50 @@ def _of_clip(still, ground, K, cam_from_world, actions, norm: Normaliser):
     moved, along = moved[..., :3], moved[..., 3:]
     behind = Drawing(mix(share, empty, still), mix(share, ground, left.pointmap))
     taken = Drawing(mix(along, moved, behind.rgb), mix(along, here, behind.pointmap))
-    return taken, left
+    return Outcomes(taken, left, share[..., 0] > 0)
 
 
-def hand_tokens(still, batch):
-    """What tells which it will be, for a network to look at: f32[B,2,N], N = `hand_width`.
+def hand_sees(still, batch, ground: float):
+    """What tells which it will be: f32[B,N], N = `hand_width`.
 
     What stands out of the image still f[B,H,W,3], as the hand sees it where it met what it
     may hold, and where it last held it: a thing's colour says nothing of how it lies in the
-    hand. Beside each, how high the grip is and how far open in every frame.
+    hand. Then how high the grip is over the ground, which is given in metres over the
+    robot's base, and how far open in every frame.
     """
 
-    def tokens(image, K, cam_from_world, actions):
+    def of_clip(image, K, cam_from_world, actions):
         grip = follow(actions)
         poses = jnp.stack([grip.met[-1], grip.last[-1]])
         views = from_hand(image, K, cam_from_world[0], poses)
         table = jnp.median(views, (1, 2), keepdims=True)
         contrast = jnp.minimum(jnp.abs(views - table).max(-1) / CONTRAST, 1.0)
-        course = jnp.concatenate([actions[:, 2], actions[:, 7]]) / REACH
-        course = jnp.broadcast_to(course, (2, len(course)))
-        return jnp.concatenate([2 * contrast.reshape(2, -1) - 1, jnp.eye(2), course], 1)
+        course = jnp.concatenate([actions[:, 2] - ground, actions[:, 7]]) / REACH
+        return jnp.concatenate([2 * contrast.ravel() - 1, course])
 
     told = batch["K"], batch["cam_from_world"], batch["actions"]
-    return jax.vmap(tokens)(still, *told)
+    return jax.vmap(of_clip)(still, *told)
 
 
 def hand_width(frames: int) -> int:
-    return VIEW**2 + 2 + 2 * frames
+    return 2 * VIEW**2 + 2 * frames
+
+
+class Truth(NamedTuple):
+    """What came of it."""
+
+    left: Any  # f32[B] 1 if the thing was left, else 0
+    told: Any  # f32[B] 1 if there is anything to tell it by, else 0
+
+
+def truth(change, missing, stood) -> Truth:
+    """Told by the cells stood bool[B,t,h,w]: is what a guess is missing there f[B,t,h,w,C]
+    nearer to its change f[B,t,h,w,C] than to nothing?"""
+    axes, where = (1, 2, 3, 4), stood[..., None]
+    energy = jnp.sum(where * jnp.square(change), axes)
+    along = jnp.sum(where * change * missing, axes)
+    left, told = along > energy / 2, energy > 0
+    return Truth(left.astype(jnp.float32), told.astype(jnp.float32))
 
 
 def mix(share, x, y):

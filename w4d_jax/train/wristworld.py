@@ -169,7 +169,7 @@ class WristWorldTask:
         known = self.withheld(frozen, known, u >= without, u >= without + c.drop_context)
         variables = self.lora.variables(params, frozen["model"])
         net = self.network(variables, known, {"dropout": rest})
-        each, clean, _ = losses(self.flow, net, x0, noise, self.anchor(known))
+        each, clean = losses(self.flow, net, x0, noise, self.anchor(known))
         return each.mean(), {"rgb_error": jnp.square(clean - x0).mean()}
 
     def network(self, variables, known: Known, rngs=None) -> Net:
@@ -177,7 +177,7 @@ class WristWorldTask:
 
         def net(x, time):
             told = known.condition, time, known.text, known.features, known.seen
-            return self.net.apply(variables, x, *told, rngs=rngs), None
+            return self.net.apply(variables, x, *told, rngs=rngs)
 
         return net
 
