@@ -80,6 +80,7 @@ def tiny() -> ConfigDict:
                 "outcomes": True,
                 "drop": 0.0,
                 "soft": 0.1,
+                "recolour": False,
                 "pointmap_mean": 0.0,
                 "pointmap_std": 0.005,
                 "rgb_std": 0.07,
@@ -145,11 +146,12 @@ def calvin() -> ConfigDict:
     config = tiny()
     config.name = "kinema4d-calvin"
     config.batch = 2
-    config.steps = 400
+    config.steps = 600
     config.flow.robot_weight = 1.0  # the robot file's colours are not those recorded
     config.optimizer.update({"lr": 1e-3, "muon": 0.01})
     # CALVIN's robot stands 20 cm below the table's top, in a room: more is left to learn.
     config.condition.update({"ground": 0.2, "rgb_std": 0.1, "pointmap_std": 0.15})
+    config.condition.recolour = True
     config.data = ConfigDict(
         {
             "calvin": {"folder": "", "robot": "", "held_out": 1},

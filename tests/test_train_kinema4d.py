@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import partial
+from itertools import permutations
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +11,11 @@ import pytest
 from runs import batch_of, write_config, write_noise
 
 from w4d_jax.train.config import load_config
+from w4d_jax.train.joint import recoloured
 from w4d_jax.train.kinema4d import build
 from w4d_jax.train.optim import OptimizerConfig, optimizer
 from w4d_jax.train.state import init_state, make_update
+from w4d_jax.types import InputError
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +78,7 @@ def test_learns_without_an_image_of_the_robot(home, batch):
     assert losses[2] < losses[1] <= losses[0]
 
 
+COLOURS = {"rgb", "robot_rgb"}
 DRAWN = {"fill": "drawn", "geometry": "ground", "outcomes": True}
 
 
@@ -216,6 +220,33 @@ def test_only_the_height_over_the_ground_counts(home, batch):
     there, here = known(0.3, batch | lifted), known(0.0, batch)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), there, here)
     assert np.abs(known(0.0, batch | lifted).image - here.image).max() > 1
+
+
+def test_colours_change_places_robot_and_all(home, batch):
+    """Each clip in an order of its own, and the loss is that of the clips so coloured."""
+    orders = [list(order) for order in permutations(range(3))]
+    found = set()
+    for seed in range(20):
+        made = recoloured(jax.random.key(seed), batch)
+        for i in range(len(batch["rgb"])):
+            fits = [
+                order
+                for order in orders
+                if all((made[k][i] == batch[k][i][..., order]).all() for k in COLOURS)
+            ]
+            found |= {tuple(order) for order in fits}
+            assert fits
+        assert all(made[k] is batch[k] for k in batch.keys() - COLOURS)
+    assert len(found) == 6
+    plain, key = method(home), jax.random.key(0)
+    task = method(home, condition={"recolour": True})
+    params, frozen = drawn(task)
+    same = recoloured(jax.random.split(key, 4)[3], batch)
+    ours = jax.jit(task.loss)(params, frozen, batch, key)[0]
+    want = jax.jit(plain.loss)(params, frozen, same, key)[0]
+    assert float(ours) == pytest.approx(float(want), rel=1e-5)
+    with pytest.raises(InputError, match=r"recolour with encoded clips"):
+        task.loss({}, frozen, task.joint.bound(frozen).encodings(batch), key)
 
 
 def test_encode_decode(home, batch):

@@ -93,6 +93,8 @@ class ConditionConfig:
     # shown, in sampling neither.
     drop: float = 0.0
     soft: float = 0.1  # share of the robot mask's ones that train as 0.5
+    # Train with red, green and blue in any order: few recordings show few colours.
+    recolour: bool = False
     # What is learned is (latent - mean) / std, one pair for all channels of a kind. With
     # prediction "residual" std is the size of what remains to be learned beside the guess.
     rgb_std: float = 1.0
@@ -294,6 +296,20 @@ class Joint:
     def change(self, known: Known):
         """What of it changes if the thing is left, f32[B,t,h,2w,C]."""
         return self.scaled_change(known.change)
+
+
+def recoloured(key, batch):
+    """A batch of clips, in each of which red, green and blue change places; the robot's
+    change with them."""
+    if "rgb" not in batch:
+        raise InputError(
+            "condition.recolour with encoded clips: colours lie in latents; need clips"
+        )
+    order = jax.vmap(lambda key: jax.random.permutation(key, 3))
+    order = order(jax.random.split(key, len(batch["rgb"])))[:, None, None, None]
+    return batch | {
+        name: jnp.take_along_axis(batch[name], order, -1) for name in ("rgb", "robot_rgb")
+    }
 
 
 def latents_of(batch):

@@ -16,7 +16,7 @@ from w4d_jax.train.codec import build_codec, load_codec
 from w4d_jax.train.config import filled
 from w4d_jax.train.denoise import FlowConfig, Net, SamplerConfig, draw, field, losses
 from w4d_jax.train.image_encoder import build_image_encoder, load_image_encoder
-from w4d_jax.train.joint import ConditionConfig, Joint, Known, Video
+from w4d_jax.train.joint import ConditionConfig, Joint, Known, Video, recoloured
 from w4d_jax.train.lora import LoraConfig
 from w4d_jax.train.outcome import hand_width, truth
 from w4d_jax.train.start import StartConfig
@@ -89,7 +89,9 @@ class Kinema4DTask:
         Beside a choice that may be wrong the network would learn to take some of it back.
         """
         joint = self.joint.bound(frozen)
-        noise, mask, drop = jax.random.split(key, 3)
+        noise, mask, drop, order = jax.random.split(key, 4)
+        if joint.condition.recolour:
+            batch = recoloured(order, batch)
         x0, known = joint.encode(batch), joint.known(batch)
         channels, soft = joint.codec.stride[0], joint.condition.soft
         robot = soften_robot(mask, known.robot, channels, soft)
