@@ -151,7 +151,7 @@ def calvin() -> ConfigDict:
     config.optimizer.update({"lr": 1e-3, "muon": 0.01})
     # CALVIN's robot stands 20 cm below the table's top, in a room: more is left to learn.
     config.condition.update({"ground": 0.2, "rgb_std": 0.1, "pointmap_std": 0.15})
-    config.condition.recolour = True
+    config.condition.recolour = True  # and few colours are shown
     config.data = ConfigDict(
         {
             "calvin": {"folder": "", "robot": "", "held_out": 1},

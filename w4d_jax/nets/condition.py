@@ -81,20 +81,23 @@ def first_frame_mask(shape: tuple[int, int, int], channels: int) -> np.ndarray:
 def latent_mask(mask, stride: tuple[int, int, int]):
     """Robot mask in pixels [B,T,H,W] -> f32[B,t,h,w]: each cell's top left pixel, united
     over each group of frames; frame 0 is a group of its own."""
-    batch, frames, height, width = mask.shape
-    t, h, w = latent_shape(frames, height, width, stride)
-    mask = mask[:, :, :: stride[1], :: stride[2]].astype(jnp.float32)
-    later = mask[:, 1:].reshape(batch, t - 1, stride[0], h, w).max(2)
-    return jnp.concatenate([mask[:, :1], later], 1)
+    _, T, H, W = mask.shape
+    latent_shape(T, H, W, stride)  # refuses sizes that do not divide
+    return _united(mask[:, :, :: stride[1], :: stride[2]].astype(jnp.float32), stride[0])
 
 
 def cells_with(mask, stride: tuple[int, int, int]):
     """Which latent cells bool[B,t,h,w] hold a pixel of the mask bool[B,T,H,W]."""
     B, T, H, W = mask.shape
-    t, h, w = latent_shape(T, H, W, stride)
-    mask = mask.reshape(B, T, h, stride[1], w, stride[2]).any((3, 5))
-    later = mask[:, 1:].reshape(B, t - 1, stride[0], h, w).any(2)
-    return jnp.concatenate([mask[:, :1], later], 1)
+    _, h, w = latent_shape(T, H, W, stride)
+    return _united(mask.reshape(B, T, h, stride[1], w, stride[2]).any((3, 5)), stride[0])
+
+
+def _united(cells, p: int):
+    """cells [B,T,h,w] of video frames -> [B,t,h,w], over p frames each but the first."""
+    B, T, h, w = cells.shape
+    later = cells[:, 1:].reshape(B, (T - 1) // p, p, h, w).max(2)
+    return jnp.concatenate([cells[:, :1], later], 1)
 
 
 def soften(key, mask, share: float = 0.1):

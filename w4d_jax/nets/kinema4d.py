@@ -48,8 +48,7 @@ class Kinema4DConfig:
         object.__setattr__(self, "robot_grid", tuple(self.robot_grid))
         if self.variant not in ("pm", "act"):
             raise InputError(f"variant={self.variant!r}: need pm or act")
-        told = 2 if self.outcomes else 1
-        latents = 1 + (2 * told if self.crossed else told)
+        latents = 1 + self.told * (2 if self.crossed else 1)
         need = latents * self.channels + self.mask_channels
         if self.dit.in_channels != need:
             raise InputError(
@@ -66,9 +65,14 @@ class Kinema4DConfig:
         return self.dit.out_channels
 
     @property
+    def told(self) -> int:
+        """Latents of a condition: of the first frame, and its change."""
+        return 2 if self.outcomes else 1
+
+    @property
     def told_channels(self) -> int:
-        """Of a condition: mask, latent of the first frame, change."""
-        return self.mask_channels + self.channels * (2 if self.outcomes else 1)
+        """Of a condition: its mask, its latents."""
+        return self.mask_channels + self.told * self.channels
 
     @property
     def robot_modalities(self) -> int:

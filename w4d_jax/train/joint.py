@@ -59,16 +59,16 @@ class Known(NamedTuple):
 
     def settled(self, left) -> "Known":
         """With the thing left in the condition's latent, where left f[B] is 1."""
-        mask = self.condition.shape[-1] - self.change.shape[-1]
-        change = jnp.pad(
-            over(left, self.change) * self.change, ((0, 0),) * 4 + ((mask, 0),)
-        )
-        return self._replace(condition=self.condition + change)
+        C = self.change.shape[-1]
+        mask, latent = self.condition[..., :-C], self.condition[..., -C:]
+        latent = latent + over(left, latent) * self.change
+        return self._replace(condition=jnp.concatenate([mask, latent], -1))
 
     def told(self):
         """The condition as the network takes it, f32[B,t,h,2w,M+C or M+2C]."""
-        parts = [self.condition] + ([] if self.change is None else [self.change])
-        return jnp.concatenate(parts, -1)
+        if self.change is None:
+            return self.condition
+        return jnp.concatenate([self.condition, self.change], -1)
 
 
 @dataclasses.dataclass(frozen=True)
