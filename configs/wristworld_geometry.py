@@ -26,34 +26,35 @@ def get_config(preset: str = "") -> ConfigDict:
 
 
 def tiny() -> ConfigDict:
-    """Moments of 32x32, simulated on the fly; everything is learned from nothing."""
-    pose = {"layers": 2, "heads": 4, "iterations": 4, "layer_scale": 1.0}
+    """Moments of 64x64, simulated on the fly; everything is learned from nothing."""
+    pose = {"layers": 2, "heads": 4, "iterations": 1, "layer_scale": 0.1}
     dense = {"features": 16, "channels": (16, 16, 32, 32)}
     return ConfigDict(
         {
             "name": "wristworld-geometry-tiny",
             "task": "wristworld_geometry",
             "seed": 0,
-            "steps": 600,
-            "batch": 8,
+            "steps": 800,
+            "batch": 64,
             "log_every": 1,
             "checkpoint_every": 200,
             "sample_every": 200,
             "keep": 2,
             "mesh": {"data": -1, "fsdp": 1, "seq": 1, "tensor": 1},
             "data": {
-                "sim": {"episodes": 256, "held_out": 64, "near_miss": 0.35},
+                "sim": {"episodes": 2048, "held_out": 64, "near_miss": 0.35},
                 "tracks": {"train": ""},  # made by tools/track.py; "": exact pairs
                 "view": ("front", "side", "wrist"),  # the last is the one to find
                 "frames": 9,  # moments of a clip
-                "height": 32,
-                "width": 32,
+                "height": 64,
+                "width": 64,
             },
             "model": {
                 "base": "",
                 "trains": (),  # everything
-                "patch": 4,
-                "positions": 8,
+                "stem": (32, 64, 96, 128),
+                "patch": 16,
+                "positions": 4,
                 "width": 64,
                 "heads": 4,
                 "layers": 4,
@@ -61,29 +62,30 @@ def tiny() -> ConfigDict:
                 "encoder_heads": 4,
                 "registers": 4,
                 "taps": (0, 1, 2, 3),
-                "layer_scale": 1.0,
+                "layer_scale": 0.1,
                 "camera": pose,
                 "depth": None,
                 "point": dense,
                 "track": None,
-                "wrist": {"layers": 2, "heads": 4, "dropout": 0.0, "pose": pose},
+                "wrist": {"layers": 0, "views": 2, "pose": pose},
                 "remat": "none",
             },
             "pairs": 256,
             # The paper has VGGT's points to project and teaches places and turns by them
-            # alone: wrist_parts (0, 0, 1). From nothing neither points nor pose are there.
+            # alone: pose 0. From nothing neither points nor pose are there.
             "loss": {
                 "camera": 5.0,
                 "wrist": 10.0,
-                "wrist_parts": (1.0, 1.0, 1.0),
+                "wrist_parts": (0.0, 0.0, 1.0),
+                "pose": 10.0,
                 "projection": 1.0,
                 "near": 0.05,
-                "points": 1.0,
+                "points": 0.2,
                 "depth": 0.0,
             },
             "optimizer": {
                 "lr": 2e-3,
-                "muon": 0.02,
+                "parts": (("wrist", 1.0),),  # clipped alone: points' gradients are larger
                 "warmup": 50,
                 "decay": "cosine",
                 "ema": 0.99,
@@ -93,7 +95,7 @@ def tiny() -> ConfigDict:
 
 
 def sim() -> ConfigDict:
-    """Moments of 126x126 from the simulated world: a model worth looking at, one GPU."""
+    """Moments of 128x128 from the simulated world: a model worth looking at, one GPU."""
     config = tiny()
     pose = {"layers": 4, "heads": 8, "iterations": 4, "layer_scale": 0.1}
     config.update(
@@ -107,22 +109,21 @@ def sim() -> ConfigDict:
             "pairs": 1024,
         }
     )
-    config.data.update({"height": 126, "width": 126})
+    config.data.update({"height": 128, "width": 128})
     config.data.sim.update({"episodes": 20_000, "held_out": 256})
     config.model.update(
         {
-            "patch": 14,
-            "positions": 9,
+            "stem": (64, 128, 192, 256),
+            "positions": 8,
             "width": 384,
             "heads": 6,
             "layers": 12,
             "encoder_layers": 6,
             "encoder_heads": 6,
             "taps": (2, 5, 8, 11),
-            "layer_scale": 0.1,
             "camera": pose,
             "point": {"features": 128, "channels": (96, 192, 384, 384)},
-            "wrist": {"layers": 3, "heads": 8, "dropout": 0.1, "pose": pose},
+            "wrist": {"layers": 0, "views": 2, "pose": pose},
             "dtype": "bfloat16",
         }
     )
@@ -134,14 +135,16 @@ def calvin() -> ConfigDict:
     """tiny on recorded CALVIN episodes, as the reference: one anchor and the gripper's."""
     config = tiny()
     config.name = "wristworld-geometry-calvin"
+    config.batch = 8  # of the 9 moments of one recording
+    config.model.wrist.views = 1
     config.data = ConfigDict(
         {
             "calvin": {"folder": "", "robot": "", "held_out": 1},
             "tracks": {"train": ""},
-            "view": ("static", "gripper"),
+            "view": ("static", "gripper"),  # as the reference; "opposing" may be between
             "frames": 9,
-            "height": 32,
-            "width": 32,
+            "height": 64,
+            "width": 64,
         }
     )
     return config

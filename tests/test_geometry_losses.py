@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scenes import scene
+from scipy.spatial.transform import Rotation
 
 from w4d_jax.kin.match import Seen, exact_pairs
 from w4d_jax.kin.pose import decode_pose
 from w4d_jax.nets.vggt.model import Geometry
 from w4d_jax.train.defects import NO_DEFECTS, RELEASED, Defects
 from w4d_jax.train.dense_loss import dense_loss, edges, normals
-from w4d_jax.train.geometry_losses import LossConfig, objective
+from w4d_jax.train.geometry_losses import LossConfig, objective, pose_error
 from w4d_jax.train.geometry_targets import checked_poses, targets, unit_of
 from w4d_jax.train.pose_loss import as_written, pose_loss
 from w4d_jax.types import InputError
@@ -139,6 +140,35 @@ def test_a_pose_that_was_not_recorded_is_refused():
         checked_poses(poses, "ext2")
     np.testing.assert_array_equal(checked_poses(poses, "ext2", RELEASED)[1, 1], np.eye(4))
     assert checked_poses(poses[:1], "ext2") is not None
+
+
+def test_the_pose_error_is_that_of_place_and_turn(aim):
+    """By its formula in float64; the turn that is said learns nothing from the place."""
+    rng = np.random.default_rng(3)
+    said = (aim.wrist * (-1) ** rng.integers(0, 2)).astype("f4")
+    said = said + 0.2 * rng.normal(size=(3, *said.shape)).astype("f4")
+
+    def place(encoding):
+        rotation = Rotation.from_quat(encoding[..., 3:7].reshape(-1, 4)).as_matrix()
+        t = np.float64(encoding[..., :3].reshape(-1, 3))
+        return -np.einsum("nji,nj->ni", rotation, t).reshape(*encoding.shape[:-1], 3)
+
+    def turn(encoding):
+        return np.float64(encoding[..., 3:7])
+
+    true = turn(aim.wrist)
+    near = np.minimum(*(np.square(turn(said) - q).sum(-1) for q in (true, -true)))
+    square = np.square(place(said) - place(aim.wrist)).sum(-1) + near
+    expected = np.array([0.36, 0.6, 1]) / 3 @ square.mean(-1)
+    value, slope = jax.jit(jax.value_and_grad(pose_error))(jnp.asarray(said), aim)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+
+    moved = said + np.array([0.1, -0.2, 0.3, 0, 0, 0, 0, 0, 0], "f4")
+    other = jax.jit(jax.grad(pose_error))(jnp.asarray(moved), aim)
+    np.testing.assert_allclose(other[..., 3:], slope[..., 3:], atol=1e-6)
+    assert np.abs(other[..., :3] - slope[..., :3]).max() > 0.01
+    assert not np.any(slope[..., 7:])
+    assert pose_error(jnp.stack([aim.wrist]), aim) < 1e-10
 
 
 def test_a_rotation_has_two_quaternions():

@@ -23,7 +23,7 @@ from w4d_jax.kin.pose import decode_pose, encode_pose
 from w4d_jax.kin.se3 import invert, transform
 from w4d_jax.nets.checkpoint import Checkpoint, write_checkpoint
 from w4d_jax.nets.lazy import held
-from w4d_jax.nets.weights import flat
+from w4d_jax.nets.weights import flat, tree
 from w4d_jax.npz import read_npz
 from w4d_jax.train import geometry
 from w4d_jax.train.config import filled, load_config
@@ -43,6 +43,8 @@ def small():
     pose = {"layers": 1, "heads": 2, "iterations": 2, "layer_scale": 1.0}
     config.model.update(
         {
+            "stem": (),
+            "patch": 4,
             "positions": 3,
             "width": 16,
             "heads": 2,
@@ -51,7 +53,7 @@ def small():
             "registers": 1,
             "camera": pose,
             "point": {"features": 8, "channels": (8, 8, 8, 8)},
-            "wrist": {"layers": 2, "heads": 2, "dropout": 0.1, "pose": pose},
+            "wrist": {"layers": 2, "heads": 2, "dropout": 0.1, "pose": pose, "views": 0},
         }
     )
     config.pairs = 32
@@ -217,6 +219,22 @@ def test_drawn_heads_begin_calm(task, params):
             pose, _ = decode_pose(said, *SIZE)
             np.testing.assert_allclose(pose, np.eye(4), atol=1e-6)
             np.testing.assert_allclose(said[7:], [1, 1], atol=1e-6)
+
+
+def test_a_wrist_begins_in_the_middle_of_moments(task, params, batch):
+    """Two moments: their mean place, the turn halfway, whatever the picture shows."""
+    moments = [{k: v[i] for k, v in batch.items() if k != "id"} for i in range(2)]
+    begun = task.in_the_middle(task.begin(params), moments)
+    leaves = flat(begun)
+    quiet = tree({k: v * ("branch/out/kernel" not in k) for k, v in leaves.items()})
+    scene = jit(task.sample)(quiet, {"model": {}}, batch, KEY)
+    anchors, wrist = geometry.seen(batch, ""), geometry.seen(batch, "wrist_")
+    true, _ = decode_pose(task.targets(None, anchors, wrist).wrist[:2], *SIZE)
+    place = np.asarray(invert(true))[:, :3, 3].mean(0)
+    for pose in np.asarray(scene.cam_from_world):
+        np.testing.assert_allclose(invert(pose)[:3, 3], place, atol=1e-5)
+        turns = [np.trace(pose[:3, :3].T @ np.asarray(x)[:3, :3]) for x in true]
+        np.testing.assert_allclose(turns[0], turns[1], atol=1e-5)
 
 
 # ------ what it says

@@ -26,6 +26,7 @@ from w4d_jax.nets.ops import LayerNorm
 from w4d_jax.nets.vggt import VGGT, VGGTConfig, aggregate, config, dense, track, update
 from w4d_jax.nets.vggt.block import MLP, Attention
 from w4d_jax.nets.vggt.correlate import correlations, halved, sample
+from w4d_jax.nets.vggt.encoder import waves
 from w4d_jax.nets.vggt.names import vggt
 from w4d_jax.nets.weights import from_torch, to_torch
 from w4d_jax.parity import golden
@@ -158,6 +159,49 @@ def test_a_token_of_any_view_reaches_the_wrist(net):
 
 
 # ------ samples and resizes
+
+
+def test_a_network_that_learns_from_nothing():
+    """Convolutions before the patches, tokens in a row: colours laid over a whole image
+    hardly count, every token reaches the wrist, and nothing else has such weights."""
+    sizes = dataclasses.replace(
+        SMALL,
+        stem=(8, 8),
+        depth=None,
+        track=None,
+        wrist=config.WristConfig(0, pose=POSE, views=3),
+    )
+    images = np.random.default_rng(2).random((1, 3, 16, 16, 3), np.float32)
+    network = VGGT(sizes)
+    params = jax.jit(network.init)(jax.random.key(0), images)
+    bound = network.bind(params)
+    # A tint comes through at the image's edge alone, where a convolution looks beyond it.
+    wide = np.random.default_rng(3).random((2, 64, 64, 3), np.float32)
+    seen, other = bound.aggregator.encoder.stem(wide)
+    assert seen.shape == (16, 16, 8)
+    (tinted,) = bound.aggregator.encoder.stem(wide[:1] + np.float32([0.3, -0.2, 0.1]))
+    inside = np.s_[2:, 2:]
+    changed = np.abs(tinted - seen)[inside].mean()
+    assert changed < 0.1 * np.abs(other - seen)[inside].mean()
+
+    taps = bound.aggregate(images)
+    slope = jax.grad(lambda x: bound.wrist(x).sum())(taps[-1])
+    assert np.abs(slope).max(-1).min() > 0
+    with pytest.raises(InputError, match=r"2 views of 4x4 patches: .* needs 3"):
+        bound(images[:, :2])
+    with pytest.raises(InputError, match=r"stem=\(8, 8\), wrist.views=3: published"):
+        vggt(sizes)
+
+
+def test_positions_begin_as_waves():
+    made = np.asarray(waves(None, (1 + 9, 8), np.float32))
+    assert not made[0].any()
+    grid = made[1:].reshape(3, 3, 8)
+    for row in range(3):
+        for column in range(3):
+            rate = np.array([1, 0.1])
+            phase = [f(x * rate) for x in (row, column) for f in (np.sin, np.cos)]
+            np.testing.assert_allclose(grid[row, column], np.concatenate(phase), rtol=1e-6)
 
 
 def test_windows_are_cut_from_the_whole_correlation():
@@ -438,6 +482,8 @@ def test_sizes_that_do_not_fit_are_refused_in_one_line(net):
         (lambda: dataclasses.replace(SMALL, layers=6), "the last 5"),
         (lambda: dataclasses.replace(SMALL, remat="some"), "remat='some'"),
         (lambda: config.WristConfig(layers=1), "wrist.layers=1"),
+        (lambda: config.WristConfig(views=2), "wrist.layers=3, wrist.views=2"),
+        (lambda: dataclasses.replace(SMALL, stem=(8, 8, 8)), "patch=4: need a mult.* of 8"),
         (lambda: config.DenseConfig(features=12), "features=12"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=words) as caught:

@@ -75,7 +75,8 @@ def clip(config: ClipConfig) -> Shapes:
 def vggt(config: VGGTConfig) -> Shapes:
     side = config.positions * config.patch
     queries = (1, 1, 2) if config.track else None
-    return shapes(VGGT(config).init, (1, 2, side, side, 3), queries)
+    views = (config.wrist and config.wrist.views) or 2
+    return shapes(VGGT(config).init, (1, views, side, side, 3), queries)
 
 
 def wristworld(config: WristWorldConfig) -> Shapes:

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from w4d_jax.data.tracks import told
+from w4d_jax.evaluate.wrist import mean_wrist
 from w4d_jax.kin import se3
 from w4d_jax.kin.match import Pairs, Seen, exact_pairs
-from w4d_jax.kin.pose import decode_pose
+from w4d_jax.kin.pose import decode_pose, encode_pose
 from w4d_jax.kin.warp import Anchors, condition_map
 from w4d_jax.nets.checkpoint import from_entry, read_checkpoint
 from w4d_jax.nets.lora import join, split
@@ -82,6 +83,14 @@ class GeometryTask:
             return drawn
         found = read_checkpoint(self.base, {"vggt": VGGTConfig})
         return replaced(drawn, found.leaves, f"model.base {self.base}", NEW)
+
+    def in_the_middle(self, begun, moments: list[dict]):
+        """`begun`, its wrist head saying the camera in the middle of moments
+        (data/scene.py); for a network in which everything trains."""
+        parts = (f"{view}{name}" for view in ("", "wrist_") for name in Seen._fields)
+        batch = {part: np.stack([m[part] for m in moments]) for part in parts}
+        aim = targets(seen(batch, ""), seen(batch, "wrist_"))
+        return at_the_mean(begun, self.net.config, aim.wrist, (self.height, self.width))
 
     def loss(self, params, frozen, batch, key):
         """-> (f32[], terms, counts and errors)."""
@@ -157,6 +166,20 @@ def calm(drawn, net: VGGTConfig):
         if bias in leaves:
             leaves |= {kernel: 0.01 * leaves[kernel], bias: leaves[bias] + start}
     return tree(leaves)
+
+
+def at_the_mean(begun, net: VGGTConfig, wrist, size: tuple[int, int]):
+    """Parameters whose wrist head begins by saying the camera in the middle of encodings
+    f[N,9]: only how moments differ is then left to learn.
+
+    A gripper's camera is turned by about half a turn from an anchor's, where w of a
+    quaternion is 0 and q and -q are as near: from the identity the mean of both is learned
+    first, and hundreds of steps are spent on saying one constant.
+    """
+    middle = mean_wrist(*(np.asarray(x) for x in decode_pose(wrist, *size)))
+    start = encode_pose(middle.cam_from_world, middle.K, *size)
+    bias = "wrist/refine/branch/out/bias"
+    return tree(flat(begun) | {bias: np.float32(start / net.wrist.pose.iterations)})
 
 
 def seen(batch, prefix: str) -> Seen:

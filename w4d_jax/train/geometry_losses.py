@@ -3,16 +3,19 @@
     5 camera + 10 wrist + 1 projection (+ depth + points, where these heads train)
 
 The wrist's translation and rotation are learned from the projection alone: where its points
-come from is what they mean. `wrist_parts` can teach them directly as well.
+come from is what they mean. `wrist_parts` can teach them directly as well; a network that
+learns from nothing is taught them by `pose_error`, weight `pose`.
 """
 
 import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
+from w4d_jax.kin import se3
 from w4d_jax.kin.match import Pairs
-from w4d_jax.kin.pose import decode_pose
+from w4d_jax.kin.pose import WXYZ, decode_pose
 from w4d_jax.nets.vggt.model import Geometry
 from w4d_jax.train import spc
 from w4d_jax.train.defects import NO_DEFECTS, Defects
@@ -37,6 +40,7 @@ class LossConfig:
     camera_parts: tuple[float, float, float] = (1.0, 1.0, 0.5)
     wrist: float = 10.0
     wrist_parts: tuple[float, float, float] = (0.0, 0.0, 1.0)
+    pose: float = 0.0
     projection: float = 1.0
     behind: float = 1.0
     threshold: float = 0.2  # confidence above which a pair counts
@@ -61,6 +65,8 @@ def objective(
         terms["camera"] = camera_loss(said.pose, aim, config).total(config.camera_parts)
     if config.wrist:
         terms["wrist"] = wrist_loss(said.wrist, aim, config).total(config.wrist_parts)
+    if config.pose:
+        terms["pose"] = pose_error(said.wrist, aim, config.decay)
     if config.projection:
         found = projection(said, aim, pairs, size, config)
         mean = spc.released_loss if config.defects.one_mean else spc.paper_loss
@@ -85,6 +91,27 @@ def camera_loss(steps, aim: Targets, config: LossConfig) -> PoseLoss:
 def wrist_loss(steps, aim: Targets, config: LossConfig) -> PoseLoss:
     """steps f[I,B,9]: the wrist's encodings."""
     return _pose_loss(steps, aim.wrist, aim.sure, by_part, config)
+
+
+def pose_error(steps, aim: Targets, decay: float = DECAY):
+    """Squares of the wrist camera's error in place and turn, f[]; steps f[I,B,9].
+
+        |c - c*|^2 + |q - q*|^2,    c = -R' t
+
+    For a turn R that is still a guess. Its square, unlike its size, makes a network say the
+    mean of what it can not tell apart, and what it can tell comes through. And t = -R c is
+    as much a guess as R, while the place c of the hand is the first thing that is seen: t
+    learns what puts the camera there for the R that is said, which learns nothing by it.
+    """
+    still = aim.wrist[..., 3:7], jax.lax.stop_gradient(steps[..., 3:7])
+    true, ours = (se3.rotation_from_quat(q[..., WXYZ]) for q in still)
+    place = -jnp.einsum("bji,bj->bi", true, aim.wrist[..., :3], precision="highest")
+    t = -jnp.einsum("sbij,bj->sbi", ours, place, precision="highest")
+    rest = jnp.broadcast_to(aim.wrist[..., 3:], (len(steps), *aim.wrist[..., 3:].shape))
+    off = up_to_sign(steps, jnp.concatenate([t, rest], -1))[..., :7]
+    square = jnp.where(aim.sure, jnp.square(off).sum(-1), 0.0)
+    weights = decay ** jnp.arange(len(steps) - 1, -1, -1) / len(steps)
+    return weights @ square.sum(-1) / jnp.maximum(aim.sure.sum(), 1)
 
 
 def projection(

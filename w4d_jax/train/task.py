@@ -17,6 +17,8 @@ from w4d_jax.train import geometry, kinema4d, track, wristworld
 from w4d_jax.train.encode import settings
 from w4d_jax.types import InputError
 
+MOMENTS = 32  # in the middle of which the wrist's camera begins
+
 
 class Task(NamedTuple):
     """Pure functions; `frozen` are the leaves that do not train."""
@@ -80,7 +82,16 @@ def geometry_task(config) -> Task:
         still = batch["wrist_rgb"], geometry.drawn(batch, scene)
         return [batch["rgb"], *(np.repeat(x[:, None], views, 1) for x in still)]
 
-    return joined(method, items, columns)
+    def begin(params):
+        """A wrist's pose that is learned from nothing begins in the middle of some."""
+        begun = method.begin(params)
+        if method.base or method.trains or not method.losses.pose:
+            return begun
+        moments = items("train")
+        some = np.linspace(0, len(moments), MOMENTS, endpoint=False).astype(int)
+        return method.in_the_middle(begun, [moments[i] for i in some])
+
+    return joined(method, items, columns)._replace(begin=begin)
 
 
 def wristworld_task(config) -> Task:

@@ -34,16 +34,26 @@ class PoseConfig:
 
 @dataclasses.dataclass(frozen=True)
 class WristConfig:
-    """WristWorld's head: `layers` gather all tokens into one, which is then refined."""
+    """WristWorld's head: `layers` gather all tokens into one, which is then refined.
+
+    views: of a network with layers=0, in which one linear map gathers all tokens of so many
+    views, whose patches are the grid of `positions`. It learns from nothing in hundreds of
+    steps where the hand is and how it is turned, which layers do not.
+    """
 
     layers: int = 3
     heads: int = 8
     dropout: float = 0.1
     pose: PoseConfig = PoseConfig()
+    views: int = 0
 
     def __post_init__(self):
-        if self.layers < 2:
-            raise InputError(f"wrist.layers={self.layers}: need 2 or more")
+        row, layered = self.layers == 0 < self.views, self.views == 0 and self.layers > 1
+        if not row and not layered:
+            raise InputError(
+                f"wrist.layers={self.layers}, wrist.views={self.views}: need 2 layers or "
+                "more, or 0 and the number of views"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +92,8 @@ class VGGTConfig:
     """The defaults are WristWorld's: VGGT-1B and a wrist head. A head that is None is not
     there. dtype and param_dtype are the backbone's; heads work in float32."""
 
-    patch: int = 14
+    stem: tuple[int, ...] = ()  # channels of convolutions that halve; DINOv2 has none
+    patch: int = 14  # pixels of the image, whatever the stem
     positions: int = 37  # side of the learned grid of positions, patches
     width: int = 1024
     heads: int = 16
@@ -103,6 +114,12 @@ class VGGTConfig:
 
     def __post_init__(self):
         object.__setattr__(self, "taps", tuple(self.taps))
+        object.__setattr__(self, "stem", tuple(self.stem))
+        if self.patch % 2 ** len(self.stem):
+            raise InputError(
+                f"patch={self.patch}: need a multiple of {2 ** len(self.stem)}, for a stem "
+                f"of {len(self.stem)} convolutions that halve"
+            )
         if self.width % (4 * self.heads) or self.width % self.encoder_heads:
             raise InputError(
                 f"width={self.width}: need a multiple of 4 x heads={self.heads} and of "

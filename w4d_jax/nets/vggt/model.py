@@ -69,9 +69,19 @@ class VGGT(nn.Module):
         if self.point:
             found["points"], found["points_confidence"] = self.point(taps, grid)
         if self.wrist:
+            self._check_row(tokens.shape[1], grid)
             found["wrist"] = self.wrist(tokens)
         if queries is not None:
             if not self.track:
                 raise InputError("queries given, but the model has no track head")
             found["tracks"] = self.track(taps, grid, queries)
         return Geometry(**found)
+
+    def _check_row(self, views: int, grid: tuple[int, int]):
+        """InputError where the wrist's head takes one number of views of one size."""
+        wrist, side = self.config.wrist, self.config.positions
+        if wrist and wrist.views and (views, grid) != (wrist.views, (side, side)):
+            raise InputError(
+                f"{views} views of {grid[0]}x{grid[1]} patches: wrist.views={wrist.views} "
+                f"needs {wrist.views} of {side}x{side}"
+            )

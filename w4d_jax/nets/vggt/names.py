@@ -11,6 +11,7 @@ from w4d_jax.nets.vggt.config import (
     WristConfig,
 )
 from w4d_jax.nets.weights import LINEAR, NORM, ROW, SAME, Layout, Tensor, rows
+from w4d_jax.types import InputError
 
 IMAGE = Layout(  # [out, in, h, w]
     lambda a: a.transpose(2, 3, 1, 0), lambda a: a.transpose(3, 2, 0, 1)
@@ -38,7 +39,16 @@ SCALE = (("", ".gamma", SAME),)
 
 
 def vggt(config: VGGTConfig) -> tuple[Tensor, ...]:
-    """Table of `VGGT` with the heads that the config has."""
+    """Table of `VGGT` with the heads that the config has.
+
+    InputError where it has what no published file does.
+    """
+    views = config.wrist.views if config.wrist else 0
+    if config.stem or views:
+        raise InputError(
+            f"stem={config.stem}, wrist.views={views}: published files have no names for "
+            "such layers; need stem=() and wrist.views=0"
+        )
     table = _aggregator(config)
     if config.camera:
         table += _refine("camera/", "camera_head.", config.camera)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import linen as nn
 
-from w4d_jax.nets.ops import LayerNorm
+from w4d_jax.nets.ops import LayerNorm, Linear
 from w4d_jax.nets.vggt.block import MLP, Attention, repeat
 from w4d_jax.nets.vggt.config import BlockConfig, WristConfig
 from w4d_jax.nets.vggt.refine import Refine
@@ -21,7 +21,7 @@ class WristHead(nn.Module):
     width: int
 
     def setup(self):
-        self.gather = Gather(self.config)
+        self.gather = Row(self.width) if self.config.views else Gather(self.config)
         self.refine = Refine(self.config.pose, self.width)
 
     def __call__(self, tokens):
@@ -43,6 +43,17 @@ class Gather(nn.Module):
         x = repeat(Layer(self.config, name="layers"), self.config.layers - 1, x)
         # Of the last layer only the query is ever read.
         return Layer(self.config, name="last")(x, x[:, :1])
+
+
+class Row(nn.Module):
+    """Tokens f[B,V,P,D] -> one f32[B,1,D]: a linear map of all of them in a row."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, tokens):
+        row = rearrange(tokens, "b v p d -> b 1 (v p d)")
+        return Linear(self.width, name="map")(LayerNorm(1e-5, name="norm")(row))
 
 
 class Layer(nn.Module):
