@@ -8,7 +8,9 @@ python -m w4d_jax.train --config configs/wristworld_geometry.py:calvin \\
 python -m w4d_jax.train --config configs/wristworld_geometry.py:full \\
     --config.data.store.train=DIR --config.data.store.test=DIR \\
     --config.model.base=VGGT    the paper's; VGGT: imported (tools/convert.py --kind vggt)
-... --config.loss.projection=0.0    the ablation; full's wrist_parts must then be (1, 1, 1)
+... --config.loss.projection=1.0    once points and pose are there (docs/wristworld.md)
+
+The ablation of full: --config.loss.projection=0.0 --config.loss.pose=10.0
 """
 
 from ml_collections import ConfigDict
@@ -72,13 +74,14 @@ def tiny() -> ConfigDict:
             },
             "pairs": 256,
             # The paper has VGGT's points to project and teaches places and turns by them
-            # alone: pose 0. From nothing neither points nor pose are there.
+            # alone: pose 0. From nothing neither points nor pose are there, and the camera
+            # that projects best stands back.
             "loss": {
                 "camera": 5.0,
                 "wrist": 10.0,
                 "wrist_parts": (0.0, 0.0, 1.0),
                 "pose": 10.0,
-                "projection": 1.0,
+                "projection": 0.0,
                 "near": 0.05,
                 "points": 0.2,
                 "depth": 0.0,

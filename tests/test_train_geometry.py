@@ -56,7 +56,7 @@ def small():
             "wrist": {"layers": 2, "heads": 2, "dropout": 0.1, "pose": pose, "views": 0},
         }
     )
-    config.pairs = 32
+    config.pairs, config.loss.projection = 32, 1.0
     return config
 
 
