@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from w4d_jax.kin.pose import mean_pose
+
 
 class Wrist(NamedTuple):
     """The wrist camera of a moment, and the points that anchors show: of H x W pixels, in
@@ -36,13 +38,9 @@ def wrist_scores(said: Wrist, true: Wrist, valid, seen, height: int, width: int)
 
 
 def mean_wrist(poses, K) -> Wrist:
-    """The camera in the middle of cameras f[N,4,4] and f[N,3,3]: the mean of their places,
-    the rotation nearest to the mean of theirs, the mean of their intrinsics."""
-    u, _, v = np.linalg.svd(poses[:, :3, :3].mean(0))
-    pose = np.eye(4)
-    pose[:3, :3] = u @ np.diag([1, 1, np.linalg.det(u @ v)]) @ v
-    pose[:3, 3] = -pose[:3, :3] @ _place(poses).mean(0)
-    return Wrist(pose, K.mean(0))
+    """The camera in the middle of cameras f[N,4,4] and f[N,3,3] (`mean_pose`), with the
+    mean of their intrinsics."""
+    return Wrist(mean_pose(poses), K.mean(0))
 
 
 def pose_errors(cam_from_world, truth) -> dict[str, np.ndarray]:

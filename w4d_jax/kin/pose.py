@@ -37,6 +37,18 @@ def decode_pose(encoding, height: int, width: int):
     return se3.rigid(R, encoding[..., :3]), K
 
 
+def mean_pose(cam_from_world) -> np.ndarray:
+    """The camera in the middle of f[N,4,4]: the mean of their places, the rotation nearest
+    to the mean of theirs. f64[4,4]."""
+    poses = np.asarray(cam_from_world, np.float64)
+    u, _, v = np.linalg.svd(poses[:, :3, :3].mean(0))
+    pose = np.eye(4)
+    pose[:3, :3] = u @ np.diag([1, 1, np.linalg.det(u @ v)]) @ v
+    places = -np.einsum("nji,nj->ni", poses[:, :3, :3], poses[:, :3, 3])
+    pose[:3, 3] = -pose[:3, :3] @ places.mean(0)
+    return pose
+
+
 def from_integer_centres(K):
     """Intrinsics f[...,3,3] for which pixel j has its centre at u = j, as VGGT and OpenCV
     count -> the same for our pixels, whose centres lie at j + 0.5."""

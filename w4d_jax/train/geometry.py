@@ -13,10 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from w4d_jax.data.tracks import told
-from w4d_jax.evaluate.wrist import mean_wrist
 from w4d_jax.kin import se3
 from w4d_jax.kin.match import Pairs, Seen, exact_pairs
-from w4d_jax.kin.pose import decode_pose, encode_pose
+from w4d_jax.kin.pose import decode_pose, encode_pose, mean_pose
 from w4d_jax.kin.warp import Anchors, condition_map
 from w4d_jax.nets.checkpoint import from_entry, read_checkpoint
 from w4d_jax.nets.lora import join, split
@@ -176,8 +175,8 @@ def at_the_mean(begun, net: VGGTConfig, wrist, size: tuple[int, int]):
     quaternion is 0 and q and -q are as near: from the identity the mean of both is learned
     first, and hundreds of steps are spent on saying one constant.
     """
-    middle = mean_wrist(*(np.asarray(x) for x in decode_pose(wrist, *size)))
-    start = encode_pose(middle.cam_from_world, middle.K, *size)
+    poses, K = decode_pose(wrist, *size)
+    start = encode_pose(jnp.float32(mean_pose(poses)), K.mean(0), *size)
     bias = "wrist/refine/branch/out/bias"
     return tree(flat(begun) | {bias: np.float32(start / net.wrist.pose.iterations)})
 
