@@ -144,7 +144,7 @@ def calvin() -> ConfigDict:
         {
             "calvin": {"folder": "", "robot": "", "held_out": 1},
             "tracks": {"train": ""},
-            "view": ("static", "gripper"),  # as the reference; "opposing" may be between
+            "view": ("static", "gripper"),
             "frames": 9,
             "height": 64,
             "width": 64,
@@ -193,6 +193,7 @@ def full() -> ConfigDict:
                 "camera": 5.0,
                 "wrist": 10.0,
                 "wrist_parts": (0.0, 0.0, 1.0),
+                "pose": 0.0,
                 "projection": 1.0,
                 "points": 0.0,
                 "depth": 0.0,
