@@ -4,7 +4,8 @@
 python -m w4d_jax.train --config configs/wristworld_geometry.py        tiny: two cores
 python -m w4d_jax.train --config configs/wristworld_geometry.py:sim    one GPU
 python -m w4d_jax.train --config configs/wristworld_geometry.py:calvin \\
-    --config.data.calvin.folder=DIR --config.data.calvin.robot=URDF
+    --config.data.calvin.folder=DIR --config.data.calvin.robot=URDF \\
+    --config.model.base=TINY    tiny's weights (tools/convert.py --kind run)
 python -m w4d_jax.train --config configs/wristworld_geometry.py:full \\
     --config.data.store.train=DIR --config.data.store.test=DIR \\
     --config.model.base=VGGT    the paper's; VGGT: imported (tools/convert.py --kind vggt)
@@ -30,7 +31,7 @@ def get_config(preset: str = "") -> ConfigDict:
 def tiny() -> ConfigDict:
     """Moments of 64x64, simulated on the fly; everything is learned from nothing."""
     pose = {"layers": 2, "heads": 4, "iterations": 1, "layer_scale": 0.1}
-    dense = {"features": 16, "channels": (16, 16, 32, 32)}
+    dense = {"features": 16, "channels": (16, 16, 32, 32), "fine": (16, 32, 48, 64)}
     return ConfigDict(
         {
             "name": "wristworld-geometry-tiny",
@@ -101,6 +102,7 @@ def sim() -> ConfigDict:
     """Moments of 128x128 from the simulated world: a model worth looking at, one GPU."""
     config = tiny()
     pose = {"layers": 4, "heads": 8, "iterations": 4, "layer_scale": 0.1}
+    dense = {"features": 128, "channels": (96, 192, 384, 384), "fine": (64, 96, 128)}
     config.update(
         {
             "name": "wristworld-geometry-sim",
@@ -125,7 +127,7 @@ def sim() -> ConfigDict:
             "encoder_heads": 6,
             "taps": (2, 5, 8, 11),
             "camera": pose,
-            "point": {"features": 128, "channels": (96, 192, 384, 384)},
+            "point": dense,
             "wrist": {"layers": 0, "views": 2, "pose": pose},
             "dtype": "bfloat16",
         }
@@ -135,17 +137,24 @@ def sim() -> ConfigDict:
 
 
 def calvin() -> ConfigDict:
-    """tiny on recorded CALVIN episodes, as the reference: one anchor and the gripper's."""
+    """tiny's weights, and steps on recorded CALVIN episodes for the look of the new world.
+
+    python tools/convert.py import --kind run runs/wristworld-geometry-tiny TINY
+    python -m w4d_jax.train --config configs/wristworld_geometry.py:calvin \\
+        --config.model.base=TINY --config.data.calvin.folder=DIR \\
+        --config.data.calvin.robot=panda_longer_finger.urdf
+    """
     config = tiny()
     config.name = "wristworld-geometry-calvin"
-    config.batch = 8  # of the 9 moments of one recording
-    config.model.wrist.views = 1
+    config.steps = 300
+    config.batch = 16
+    config.optimizer.lr = 5e-4
     config.data = ConfigDict(
         {
             "calvin": {"folder": "", "robot": "", "held_out": 1},
             "tracks": {"train": ""},
-            "view": ("static", "gripper"),
-            "frames": 9,
+            "view": ("static", "opposing", "gripper"),
+            "frames": 32,
             "height": 64,
             "width": 64,
         }

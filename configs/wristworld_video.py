@@ -4,7 +4,8 @@
 python -m w4d_jax.train --config configs/wristworld_video.py        tiny: two cores
 python -m w4d_jax.train --config configs/wristworld_video.py:sim    one GPU
 python -m w4d_jax.train --config configs/wristworld_video.py:calvin \\
-    --config.data.calvin.folder=DIR --config.data.calvin.robot=URDF
+    --config.data.calvin.folder=DIR --config.data.calvin.robot=URDF \\
+    --config.model.base=TINY    tiny's weights (tools/convert.py --kind run)
 python -m w4d_jax.train --config configs/wristworld_video.py:full \\
     --config.data.store.train=DIR --config.data.store.test=DIR \\
     --config.codec.wan.weights=FILE --config.image.clip.weights=FILE \\
@@ -54,6 +55,7 @@ def tiny() -> ConfigDict:
             "image": {"thumbnail": {"side": 8}},
             "text": {"rows": 18, "file": ""},
             "model": {
+                "base": "",
                 "dit": {
                     "width": 128,
                     "heads": 4,
@@ -131,15 +133,22 @@ def sim() -> ConfigDict:
 
 
 def calvin() -> ConfigDict:
-    """tiny on recorded CALVIN episodes: one anchor view, the gripper's camera."""
+    """tiny's weights, and steps on recorded CALVIN episodes: the gripper's camera.
+
+    python tools/convert.py import --kind run runs/wristworld-video-tiny TINY
+    python -m w4d_jax.train --config configs/wristworld_video.py:calvin \\
+        --config.model.base=TINY --config.data.calvin.folder=DIR \\
+        --config.data.calvin.robot=panda_longer_finger.urdf
+    """
     config = tiny()
     config.name = "wristworld-video-calvin"
+    config.steps = 300
     config.batch = 2
-    config.text.rows = 9
+    config.optimizer.update({"lr": 1e-3, "muon": 0.01})
     config.data = ConfigDict(
         {
             "calvin": {"folder": "", "robot": "", "held_out": 1},
-            "anchors": ("static",),
+            "anchors": ("static", "opposing"),
             "view": "gripper",
             "robot": False,
             "frames": 9,

@@ -3,13 +3,13 @@
 import contextlib
 import re
 import signal
-import socket
 import time
 from pathlib import Path
 
 import kills
 import pytest
 import toy
+from toy import free_port
 
 from w4d_jax.train.cluster import ClusterConfig, check, share, told
 from w4d_jax.train.feed import within
@@ -28,12 +28,6 @@ def starter(tmp_path_factory):
 def whole(starter, tmp_path_factory):
     """Eight steps of one process with one device."""
     return starter.train(tmp_path_factory.mktemp("whole") / "run")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def ends(runs) -> list[int]:

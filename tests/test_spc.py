@@ -141,6 +141,36 @@ def test_points_on_the_camera_plane_and_next_to_it_have_finite_gradients(form):
             assert value == near - z[keep] and by_points[0, 0, 0, keep, 2] == slope
 
 
+@pytest.mark.parametrize("stands_back", [True, False])
+def test_whether_a_camera_off_to_the_side_gains_by_standing_back(stands_back):
+    """Two cameras, as far off to the left as to the right; by hand, per unit of going back
+    from points at depth z: -2 f^2 s^2 / z^3 for pixels, 0 for distances from their rays."""
+    rng = np.random.default_rng(4)
+    off, f, z = 0.1, 50.0, 0.8
+    points = np.full((B, 1, H, W, 3), z, np.float32)
+    points[..., :2] = rng.uniform(-0.3, 0.3, (H, W, 2))
+    u, v = np.meshgrid(np.arange(W) + 0.5, np.arange(H) + 0.5)
+    anchor = np.tile(np.stack([u, v], -1).reshape(-1, 2).astype("f4"), (B, 1, 1))
+    camera = np.diag([f, f, 1]).astype("f4")
+    wrist = f * points[..., :2].reshape(B, -1, 2) / z
+    pairs = Pairs(anchor, wrist, np.zeros((B, H * W), int), np.ones((B, H * W), "f4"))
+    valid = np.ones((B, H * W), bool)
+
+    @jax.jit
+    @jax.value_and_grad
+    def loss(back):
+        pose = jnp.tile(jnp.eye(4), (B, 1, 1)).at[:, 0, 3].set(jnp.array([off, -off]))
+        pose = pose.at[:, 2, 3].set(back)
+        K = jnp.tile(camera, (B, 1, 1))
+        c = spc.consistency(points, pose, K, pairs, valid, SIZE, 0.01, stands_back)
+        return spc.paper_loss(c)
+
+    value, slope = loss(0.0)
+    pixels = spc.gain(*SIZE) * (f * off / z) ** 2 / 2
+    assert value == pytest.approx(pixels, rel=1e-5)
+    assert slope == pytest.approx(-2 * pixels / z if stands_back else 0, rel=1e-5, abs=1e-5)
+
+
 def test_it_recovers_wrist_poses_from_starts_behind_the_scene_and_turned_away():
     rng = np.random.default_rng(2)
     R = Rotation.from_rotvec([0.3, -0.5, 0.2])

@@ -12,10 +12,11 @@ from contextlib import closing
 
 import jax
 import jax.numpy as jnp
+import kills
 import numpy as np
 import pytest
 from runs import REPO, metrics_of, write_config, write_noise
-from toy import devices
+from toy import devices, free_port
 
 from w4d_jax.train import feed, loop
 from w4d_jax.train.config import load_config, override
@@ -291,3 +292,39 @@ def test_eight_devices_give_what_one_gives(home):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def alone(home):
+    """Two steps and a sample of one process, some of whose matrices a mesh would cut."""
+    return run(home, "alone", **SHORT)
+
+
+SHORT = {"steps": 2, "sample_every": 2, "model__dit__ffn": 1024}
+
+
+@pytest.mark.parametrize("each, cut", [(2, {"fsdp": 2, "seq": 2}), (1, {"seq": 2})])
+def test_two_processes_share_the_network(home, alone, each, cut):
+    """Kinema4D over processes of `each` devices: examples and parameters cut between them
+    and tokens within them, or tokens between them."""
+    workdir, changes = home / f"two{each}", SHORT | {"mesh__data": 1}
+    changes |= {f"mesh__{axis}": size for axis, size in cut.items()}
+    command = [sys.executable, "-m", "w4d_jax.train", f"--config={home / 'config.py'}"]
+    command += [f"--workdir={workdir}"]
+    command += [f"--config.{key.replace('__', '.')}={n}" for key, n in changes.items()]
+    told = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": "2"}
+    logs = [home / f"two{each}.{i}.log" for i in range(2)]
+    runs = []
+    for i, log in enumerate(logs):
+        env = os.environ | devices(each) | told | {"JAX_PROCESS_ID": str(i)}
+        with log.open("w") as out:
+            runs.append(
+                subprocess.Popen(command, cwd=REPO, env=env, stdout=out, stderr=out)
+            )
+    try:
+        assert [run.wait(300) for run in runs] == [0, 0], [log.read_text() for log in logs]
+    finally:
+        for run in runs:
+            run.kill()
+    for ours, whole in zip(kills.metrics(workdir), kills.metrics(alone), strict=True):
+        assert ours == pytest.approx(whole, rel=1e-5)

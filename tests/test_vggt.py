@@ -168,6 +168,7 @@ def test_a_network_that_learns_from_nothing():
         SMALL,
         stem=(8, 8),
         depth=None,
+        point=config.DenseConfig(8, (8, 8, 8, 8), fine=(8, 8)),
         track=None,
         wrist=config.WristConfig(0, pose=POSE, views=3),
     )
@@ -177,19 +178,26 @@ def test_a_network_that_learns_from_nothing():
     bound = network.bind(params)
     # A tint comes through at the image's edge alone, where a convolution looks beyond it.
     wide = np.random.default_rng(3).random((2, 64, 64, 3), np.float32)
-    seen, other = bound.aggregator.encoder.stem(wide)
+    seen, other = bound.aggregator.encoder.stem(wide)[-1]
     assert seen.shape == (16, 16, 8)
-    (tinted,) = bound.aggregator.encoder.stem(wide[:1] + np.float32([0.3, -0.2, 0.1]))
+    (tinted,) = bound.aggregator.encoder.stem(wide[:1] + np.float32([0.3, -0.2, 0.1]))[-1]
     inside = np.s_[2:, 2:]
     changed = np.abs(tinted - seen)[inside].mean()
     assert changed < 0.1 * np.abs(other - seen)[inside].mean()
 
     taps = bound.aggregate(images)
+    # What tokens do not know of a pixel is said where it is.
+    image = images.copy()
+    image[0, 1, 12, 4] += 0.5
+    moved = bound.describe(taps, image).points - bound.describe(taps, images).points
+    near, far = np.abs(moved[0, 1, 10:15, 2:7]), np.abs(moved[0, 1, :6])
+    assert near.mean() > 3 * far.mean() and not moved[0, ::2].any()
+
     slope = jax.grad(lambda x: bound.wrist(x).sum())(taps[-1])
     assert np.abs(slope).max(-1).min() > 0
     with pytest.raises(InputError, match=r"2 views of 4x4 patches: .* needs 3"):
         bound(images[:, :2])
-    with pytest.raises(InputError, match=r"stem=\(8, 8\), wrist.views=3: published"):
+    with pytest.raises(InputError, match=r"stem=\(8, 8\), wrist.views=3, .*: published"):
         vggt(sizes)
 
 
@@ -483,6 +491,10 @@ def test_sizes_that_do_not_fit_are_refused_in_one_line(net):
         (lambda: dataclasses.replace(SMALL, remat="some"), "remat='some'"),
         (lambda: config.WristConfig(layers=1), "wrist.layers=1"),
         (lambda: config.WristConfig(views=2), "wrist.layers=3, wrist.views=2"),
+        (
+            lambda: dataclasses.replace(SMALL, point=config.DenseConfig(fine=(8,) * 4)),
+            r"patch=4: maps of fine=.* are \[0.25, 0.5, 1.0, 2.0\] times",
+        ),
         (lambda: dataclasses.replace(SMALL, stem=(8, 8, 8)), "patch=4: need a mult.* of 8"),
         (lambda: config.DenseConfig(features=12), "features=12"),
     ):  # fmt: skip

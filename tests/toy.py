@@ -8,6 +8,7 @@ run, so that a start costs no import.
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -160,6 +161,12 @@ class Starter:
         self._process.stdin.close()
         self._process.wait(60)
         self._process.stdout.close()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def devices(count: int) -> dict[str, str]:

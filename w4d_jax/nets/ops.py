@@ -158,3 +158,8 @@ def unpatchify(x, patch: tuple[int, int, int]):
 def _xavier_flat(key, shape, dtype):
     """Xavier of the matrix that maps a flattened patch, as Wan2.1 initialises it."""
     return xavier(key, (math.prod(shape[:-1]), shape[-1]), dtype).reshape(shape)
+
+
+def conv3(features: int, name: str, stride: int = 1, bias: bool = True) -> nn.Conv:
+    shape = {"kernel_size": (3, 3), "strides": stride, "padding": 1, "use_bias": bias}
+    return nn.Conv(features, **shape, kernel_init=xavier, name=name)

@@ -51,8 +51,8 @@ class Model:
         self.encode = jit(_apply(Encoder(self.config)))
         self.aggregate = jit(_apply(VGGT(self.config), "aggregate"))
         self.describe_poses = _apply(VGGT(pose), "describe")
-        self.poses = jit(self.describe_poses, static_argnums=2)
-        self.maps = jit(_apply(VGGT(maps), "describe"), static_argnums=2)
+        self.poses = jit(self.describe_poses)
+        self.maps = jit(_apply(VGGT(maps), "describe"))
         self.gather = jit(_apply(Gather(self.config.wrist)))
         self.features = jit(
             _apply(Features(self.config.track, self.config.patch)), static_argnums=2
@@ -94,7 +94,7 @@ def cameras(
     model: Model, params, z: Arrays, taps, case: str = "", tolerance: float = CLOSE
 ) -> Iterator[Check]:
     """All refinements of both pose heads."""
-    found = model.poses(params, taps, size(z, case))
+    found = model.poses(params, taps, images(z, case))
     yield compare(
         f"{case}camera_pose_enc", found.pose, z[f"{case}camera_pose_enc"], tolerance
     )
@@ -106,7 +106,7 @@ def cameras(
 
 
 def dense(model: Model, z: Arrays, taps, case: str = "") -> Iterator[Check]:
-    found = model.maps(model.params, taps, size(z, case))
+    found = model.maps(model.params, taps, images(z, case))
     for name, ours in (
         ("depth", found.depth[..., None]),
         ("depth_conf", found.depth_confidence),
@@ -151,7 +151,7 @@ def gradients(model: Model, z: Arrays, taps) -> Iterator[Check]:
     @jit
     @jax.value_and_grad
     def scalar(heads, taps):
-        found = model.describe_poses(heads, taps, size(z))
+        found = model.describe_poses(heads, taps, images(z))
         return (found.pose * weights[0]).sum() + (found.wrist * weights[1]).sum()
 
     heads = {name: model.params[name] for name in ("camera", "wrist")}

@@ -17,6 +17,7 @@ class Defects:
     no_near_plane: bool = False  # pixel errors without bound
     weighed_twice: bool = False  # the projection of points in front
     points_follow: bool = False  # the projection teaches the points too
+    stands_back: bool = False  # a camera gains by going back that errs in other ways
 
 
 NO_DEFECTS = Defects()

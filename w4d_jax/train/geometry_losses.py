@@ -126,7 +126,8 @@ def projection(
     if not config.defects.points_follow:
         points = jax.lax.stop_gradient(points)
     near = 0.0 if config.defects.no_near_plane else config.near
-    return spc.consistency(points, pose, aim.K, pairs, valid, size, near)
+    back = config.defects.stands_back
+    return spc.consistency(points, pose, aim.K, pairs, valid, size, near, back)
 
 
 def _pose_loss(steps, target, sure, mean, config: LossConfig) -> PoseLoss:

@@ -12,7 +12,11 @@ wrist camera, the known K projects it:
     paper:     mean of e over the points in front + mean of d over those behind
     released:  mean of either over all pairs together; near = 0
 
-A squared pixel error grows as 1 / z^2 and has no bound at near = 0; `near` bounds it.
+A squared pixel error grows as 1 / z^2 and has no bound at near = 0; `near` bounds it. It
+also shrinks as a camera stands back, whose other errors then cost less. Where that is not
+wanted (`stands_back` False) e_j (z_j / sg z_j)^2 stands for e_j: the same value, whose
+gradient is that of the distance of P_j from the ray of its pixel, at the depth it has.
+
 Pairs that do not count weigh nothing in value and gradient; with none left both are 0.
 """
 
@@ -42,8 +46,10 @@ class Consistency(NamedTuple):
         return {"spc_pairs": front + behind, "spc_behind": behind}
 
 
-def consistency(points, cam_from_world, K, pairs: Pairs, valid, size, near=NEAR):
-    """-> Consistency of a batch.
+def consistency(
+    points, cam_from_world, K, pairs: Pairs, valid, size, near=NEAR, stands_back=True
+):
+    """-> Consistency of a batch. By default as in the paper.
 
     points f[B,V,H,W,3] and poses f[B,4,4] in one frame and unit, wrist K f[B,3,3], valid
     bool[B,P]: which pairs count; size: (H, W) of the wrist image; near in the points' unit.
@@ -55,6 +61,9 @@ def consistency(points, cam_from_world, K, pairs: Pairs, valid, size, near=NEAR)
     # Where nothing is divided by z, the gradient must not pass through the division.
     uv = jax.vmap(project)(jnp.where(front[..., None], P, 1.0), K)
     square = jnp.mean(jnp.square(uv - pairs.wrist_uv), -1)
+    if not stands_back:
+        away = jnp.where(front, z, 1.0)
+        square = square * jnp.square(away / jax.lax.stop_gradient(away))
     return Consistency(
         error=jnp.where(front, gain(*size) * square, 0.0),
         depth=jnp.where(valid & (z < near), near - z, 0.0),

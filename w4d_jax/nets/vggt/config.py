@@ -58,13 +58,19 @@ class WristConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DenseConfig:
-    """A dense prediction transformer: channels of its four resolutions, fine to coarse."""
+    """A dense prediction transformer: channels of its four resolutions, fine to coarse.
+
+    fine: channels of convolutions that halve the image, whose maps join the resolutions of
+    their size. VGGT has none; where patches are coarse and tokens narrow, edges come so.
+    """
 
     features: int = 256
     channels: tuple[int, int, int, int] = (256, 512, 1024, 1024)
+    fine: tuple[int, ...] = ()
 
     def __post_init__(self):
         object.__setattr__(self, "channels", tuple(self.channels))
+        object.__setattr__(self, "fine", tuple(self.fine))
         if self.features % 8 or any(n % 4 for n in self.channels):
             raise InputError(
                 f"features={self.features}, channels={self.channels}: need multiples of 8 "
@@ -120,6 +126,18 @@ class VGGTConfig:
                 f"patch={self.patch}: need a multiple of {2 ** len(self.stem)}, for a stem "
                 f"of {len(self.stem)} convolutions that halve"
             )
+        if self.track and self.track.dense.fine:
+            raise InputError(
+                f"track.dense.fine={self.track.dense.fine}: the track head sees no image; "
+                "need ()"
+            )
+        for head in filter(None, (self.depth, self.point)):
+            steps = {self.patch / 2**i for i in range(1, len(head.fine) + 1)}
+            if not steps <= {8, 4, 2, 1, 0.5}:
+                raise InputError(
+                    f"patch={self.patch}: maps of fine={head.fine} are {sorted(steps)} "
+                    "times the grid of patches; need 0.5, 1, 2, 4 or 8 times"
+                )
         if self.width % (4 * self.heads) or self.width % self.encoder_heads:
             raise InputError(
                 f"width={self.width}: need a multiple of 4 x heads={self.heads} and of "

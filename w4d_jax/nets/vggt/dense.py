@@ -11,13 +11,15 @@ import numpy as np
 from einops import rearrange
 from flax import linen as nn
 
-from w4d_jax.nets.ops import LayerNorm, Linear, xavier, zeros
+from w4d_jax.nets.ops import LayerNorm, Linear, conv3, xavier, zeros
 from w4d_jax.nets.vggt.config import DenseConfig
+from w4d_jax.nets.vggt.stem import Stem
 
 
 class DenseHead(nn.Module):
-    """taps f[4,B,V,P,D] of patches on `grid` -> value f32[B,V,H,W,C], confidence
-    f32[B,V,H,W] > 1. `activate` maps what the network says to the value."""
+    """taps f[4,B,V,P,D] of patches on `grid`, of images f[B,V,H,W,3] -> value
+    f32[B,V,H,W,C], confidence f32[B,V,H,W] > 1. `activate` maps what the network says to
+    the value."""
 
     config: DenseConfig
     channels: int
@@ -25,9 +27,10 @@ class DenseHead(nn.Module):
     patch: int
 
     @nn.compact
-    def __call__(self, taps, grid: tuple[int, int]):
+    def __call__(self, taps, grid: tuple[int, int], images):
         features, size = self.config.features, (self.patch * grid[0], self.patch * grid[1])
-        x = Pyramid(self.config, positions=True, name="pyramid")(taps, grid)
+        fine = Stem(self.config.fine, name="fine")(images.reshape(-1, *images.shape[2:]))
+        x = Pyramid(self.config, positions=True, name="pyramid")(taps, grid, fine)
         x = conv3(features // 2, "shrink")(x)
         x = with_position(resize(x, size), size)
         x = nn.relu(conv3(32, "out1")(x))
@@ -38,14 +41,21 @@ class DenseHead(nn.Module):
 
 class Pyramid(nn.Module):
     """taps f[4,B,V,P,D] -> f32[B V,8h,8w,F]: four resolutions of the patch grid (h, w), 4x,
-    2x, 1x and half, joined from coarse to fine and doubled."""
+    2x, 1x and half, joined from coarse to fine and doubled. Maps f[B V,H,W,C] of one of
+    these sizes are added there, by a convolution."""
 
     config: DenseConfig
     positions: bool
 
     @nn.compact
-    def __call__(self, taps, grid: tuple[int, int]):
+    def __call__(self, taps, grid: tuple[int, int], maps=()):
         config, norm, laterals = self.config, LayerNorm(1e-5, name="norm"), []
+        fine = {m.shape[1:3]: m for m in maps}
+
+        def with_fine(x, name: str):
+            m = fine.get(x.shape[1:3])
+            return x if m is None else x + conv3(x.shape[-1], name, bias=False)(m)
+
         half = conv3(config.channels[3], "fit3", stride=2)
         fit = Upsample(4, name="fit0"), Upsample(2, name="fit1"), lambda x: x, half
         patches = taps[:, :, :, -grid[0] * grid[1] :]
@@ -54,7 +64,8 @@ class Pyramid(nn.Module):
             x = Linear(width, name=f"project{i}")(norm(x))
             if self.positions:
                 x = with_position(x, grid)
-            laterals.append(conv3(config.features, f"lateral{i}", bias=False)(fit[i](x)))
+            x = conv3(config.features, f"lateral{i}", bias=False)(fit[i](x))
+            laterals.append(with_fine(x, f"fine{i}"))
 
         x = laterals[3]
         for i in (3, 2, 1, 0):
@@ -64,7 +75,7 @@ class Pyramid(nn.Module):
             (h, w), finer = x.shape[1:3], laterals[i - 1].shape[1:3]
             x = resize(x, finer if i else (2 * h, 2 * w))
             x = Linear(config.features, name=f"join{i}_out")(x)
-        return x
+        return with_fine(x, "fine")
 
 
 class Unit(nn.Module):
@@ -124,8 +135,3 @@ def sinusoids(at: np.ndarray, width: int, base: float) -> np.ndarray:
 def signed_expm1(y):
     """The inverse of sign(x) log(1 + |x|): points near and far."""
     return jnp.sign(y) * jnp.expm1(jnp.abs(y))
-
-
-def conv3(features: int, name: str, stride: int = 1, bias: bool = True) -> nn.Conv:
-    shape = {"kernel_size": (3, 3), "strides": stride, "padding": 1, "use_bias": bias}
-    return nn.Conv(features, **shape, kernel_init=xavier, name=name)

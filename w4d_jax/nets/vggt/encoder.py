@@ -46,7 +46,8 @@ class Encoder(nn.Module):
         config = self.config
         N, H, W, _ = images.shape
         grid = config.grid(H, W)
-        x = self.stem((images - MEAN) / STD)
+        x = (images - MEAN) / STD
+        x = [x, *self.stem(x)][-1]
         x = self.patch(x[:, None]).astype(jnp.float32)
         start = jnp.broadcast_to(self.start, (N, 1, config.width))
         x = jnp.concatenate([start, x.reshape(N, -1, config.width)], 1)

@@ -51,23 +51,23 @@ class VGGT(nn.Module):
         self.wrist = config.wrist and WristHead(config.wrist, wide)
 
     def __call__(self, images, queries=None):
-        return self.describe(self.aggregate(images), images.shape[2:4], queries)
+        return self.describe(self.aggregate(images), images, queries)
 
     def aggregate(self, images):
         """-> taps f32[4,B,V,P,2C]."""
         return self.aggregator(images)
 
-    def describe(self, taps, size: tuple[int, int], queries=None):
-        """What the heads see in the taps of images of a size (H, W)."""
-        grid, tokens = self.config.grid(*size), taps[-1]
+    def describe(self, taps, images, queries=None):
+        """What the heads see in the taps of images."""
+        grid, tokens = self.config.grid(*images.shape[2:4]), taps[-1]
         found = {}
         if self.camera:
             found["pose"] = self.camera(tokens[:, :, 0])
         if self.depth:
-            depth, found["depth_confidence"] = self.depth(taps, grid)
+            depth, found["depth_confidence"] = self.depth(taps, grid, images)
             found["depth"] = depth[..., 0]
         if self.point:
-            found["points"], found["points_confidence"] = self.point(taps, grid)
+            found["points"], found["points_confidence"] = self.point(taps, grid, images)
         if self.wrist:
             self._check_row(tokens.shape[1], grid)
             found["wrist"] = self.wrist(tokens)

@@ -44,10 +44,12 @@ def vggt(config: VGGTConfig) -> tuple[Tensor, ...]:
     InputError where it has what no published file does.
     """
     views = config.wrist.views if config.wrist else 0
-    if config.stem or views:
+    heads = filter(None, (config.depth, config.point))
+    fine = next((head.fine for head in heads if head.fine), ())
+    if config.stem or views or fine:
         raise InputError(
-            f"stem={config.stem}, wrist.views={views}: published files have no names for "
-            "such layers; need stem=() and wrist.views=0"
+            f"stem={config.stem}, wrist.views={views}, fine={fine}: published files name "
+            "no such layers; need stem=(), wrist.views=0 and fine=()"
         )
     table = _aggregator(config)
     if config.camera:

@@ -2,11 +2,11 @@
 
 from flax import linen as nn
 
-from w4d_jax.nets.vggt.dense import conv3
+from w4d_jax.nets.ops import conv3
 
 
 class Stem(nn.Module):
-    """x f[N,H,W,C] -> f[N,H/2^n,W/2^n,C'] by n convolutions that halve; as it is for none.
+    """x f[N,H,W,C] -> after each of n convolutions that halve, f[N,H/2^i,W/2^i,Ci].
 
     What a patch shows, wherever in it, is learned in fewer steps by convolutions (arXiv
     2106.14881). Each image's mean is taken out of each channel: the colours of table, wall
@@ -17,7 +17,9 @@ class Stem(nn.Module):
 
     @nn.compact
     def __call__(self, x):
+        maps = []
         for i, channels in enumerate(self.channels):
             x = conv3(channels, f"conv{i}", stride=2)(x)
             x = nn.relu(nn.GroupNorm(channels, name=f"norm{i}")(x))
-        return x
+            maps.append(x)
+        return maps

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from w4d_jax.nets.ops import LayerNorm, Linear
+from w4d_jax.nets.ops import LayerNorm, Linear, conv3
 from w4d_jax.nets.vggt.block import MLP
 from w4d_jax.nets.vggt.config import TrackConfig
 from w4d_jax.nets.vggt.correlate import correlations, halved, sample
-from w4d_jax.nets.vggt.dense import Pyramid, conv3, resize, sinusoids
+from w4d_jax.nets.vggt.dense import Pyramid, resize, sinusoids
 from w4d_jax.nets.vggt.update import Update
 from w4d_jax.types import InputError
 
