@@ -143,7 +143,7 @@ def calvin() -> ConfigDict:
     config = tiny()
     config.name = "wristworld-video-calvin"
     config.steps = 300
-    config.batch = 2
+    config.batch = 1  # clips of two recordings, one of them held out
     config.optimizer.update({"lr": 1e-3, "muon": 0.01})
     config.data = ConfigDict(
         {
