@@ -14,6 +14,8 @@ from w4d_jax.kin import Camera, load_robot
 from w4d_jax.kin.handeye import carried, mounted
 from w4d_jax.npz import read_npz
 from w4d_jax.sample.exact import exact_map
+from w4d_jax.train.config import load_config
+from w4d_jax.train.task import build
 from w4d_jax.types import InputError, View
 
 ROOT = Path(__file__).parents[1]
@@ -271,3 +273,13 @@ def test_scores_of_a_moment_and_the_camera_in_the_middle():
     np.testing.assert_allclose(middle.K, 1.5 * K)
     lone = score.wrist_scores(middle, true, valid, points[valid], 48, 64)
     assert "anchor_points" not in lone
+
+
+@needs_calvin
+@pytest.mark.parametrize("file", ["wristworld_geometry", "wristworld_video", "kinema4d"])
+def test_two_recordings_are_enough_to_train_on(file):
+    """One of them held out: the rest makes a batch of the preset."""
+    config = load_config(str(ROOT / f"configs/{file}.py:calvin"))
+    config.data.calvin.update({"folder": str(CALVIN), "robot": str(PANDA)})
+    task = build(config)
+    assert len(task.items("train")) >= config.batch and len(task.items("test")) >= 1
