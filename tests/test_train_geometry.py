@@ -52,7 +52,7 @@ def small():
             "encoder_heads": 2,
             "registers": 1,
             "camera": pose,
-            "point": {"features": 8, "channels": (8, 8, 8, 8)},
+            "point": {"features": 8, "channels": (8, 8, 8, 8), "fine": ()},
             "wrist": {"layers": 2, "heads": 2, "dropout": 0.1, "pose": pose, "views": 0},
         }
     )
