@@ -86,6 +86,7 @@ def tiny() -> ConfigDict:
                 "near": 0.05,
                 "points": 0.2,
                 "depth": 0.0,
+                "defects": {"stands_back": False},  # True: the paper's gradient
             },
             "optimizer": {
                 "lr": 2e-3,

@@ -225,14 +225,14 @@ def wide_tracks(model: Model, z: Arrays, taps, entry: dict[str, Any]) -> Iterato
 
 
 def images(z: Arrays, case: str = "") -> np.ndarray:
-    """f32[B,V,H,W,3]."""
-    return np.moveaxis(z[f"{case}images"], 2, -1)
-
-
-def size(z: Arrays, case: str = "") -> tuple[int, int]:
-    """Height and width of a case's images; cases without any have the main one's."""
+    """f32[B,V,H,W,3]; cases without any have the main one's."""
     name = f"{case}images"
-    return z[name if name in z else "images"].shape[-2:]
+    return np.moveaxis(z[name if name in z else "images"], 2, -1)
+
+
+def size(z: Arrays) -> tuple[int, int]:
+    """Height and width of the main case's images."""
+    return images(z).shape[2:4]
 
 
 def model_config(entry: dict[str, Any]) -> VGGTConfig:
